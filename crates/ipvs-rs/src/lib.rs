@@ -1,0 +1,20 @@
+//! IPVS, the Linux kernel's layer 4 load balancer, over generic netlink.
+//!
+//! IPVS keeps *virtual servers* (an address, a port and a protocol, or a firewall mark; the kernel headers say
+//! "service") and under each of them *real servers* (the kernel headers say "destination") that its scheduler
+//! chooses from. This crate speaks the kernel's netlink interface itself; the `ipvsadm` program is not needed.
+
+pub mod error;
+pub mod family;
+pub mod forward_method;
+pub mod real_server;
+pub mod scheduler;
+pub mod stats;
+pub mod virtual_server;
+
+pub use family::{Family, Protocol};
+pub use forward_method::{ForwardMethod, Tunnel};
+pub use real_server::{Connections, RealServer, RealServerConfig, RealServerKey, Thresholds, Weight};
+pub use scheduler::Scheduler;
+pub use stats::Stats;
+pub use virtual_server::{Flags, Netmask, Persistence, VirtualServer, VirtualServerConfig, VirtualServerKey};
