@@ -14,7 +14,11 @@ pub mod virtual_server;
 
 pub use family::{Family, Protocol};
 pub use forward_method::{ForwardMethod, Tunnel};
-pub use real_server::{Connections, RealServer, RealServerConfig, RealServerKey, Thresholds, Weight};
+pub use real_server::{
+    Connections, RealServer, RealServerConfig, RealServerKey, Thresholds, Weight,
+};
 pub use scheduler::Scheduler;
 pub use stats::Stats;
-pub use virtual_server::{Flags, Netmask, Persistence, VirtualServer, VirtualServerConfig, VirtualServerKey};
+pub use virtual_server::{
+    Flags, Netmask, Persistence, VirtualServer, VirtualServerConfig, VirtualServerKey,
+};

@@ -34,7 +34,11 @@ pub struct RealServerConfig {
 impl RealServerConfig {
     /// A real server behind NAT with this weight and no connection limit.
     pub fn masquerade(weight: Weight) -> Self {
-        Self { forward: ForwardMethod::Masquerade, weight, thresholds: None }
+        Self {
+            forward: ForwardMethod::Masquerade,
+            weight,
+            thresholds: None,
+        }
     }
 }
 

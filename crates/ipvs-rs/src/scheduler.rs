@@ -56,7 +56,9 @@ impl SchedulerName {
 
 /// A text that cannot be the name of a scheduler.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot be the name of an IPVS scheduler: 1 to 15 printable ASCII characters without spaces")]
+#[error(
+    "{0:?} cannot be the name of an IPVS scheduler: 1 to 15 printable ASCII characters without spaces"
+)]
 pub struct InvalidScheduler(String);
 
 impl Scheduler {

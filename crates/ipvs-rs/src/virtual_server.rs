@@ -41,9 +41,17 @@ impl VirtualServerKey {
 
     fn order(&self) -> (u8, Family, Option<Protocol>, Option<IpAddr>, u32) {
         match *self {
-            Self::Address { address, port, protocol } => {
-                (0, Family::of(address), Some(protocol), Some(address), u32::from(port))
-            }
+            Self::Address {
+                address,
+                port,
+                protocol,
+            } => (
+                0,
+                Family::of(address),
+                Some(protocol),
+                Some(address),
+                u32::from(port),
+            ),
             Self::Mark { mark, family } => (1, family, None, None, mark.get()),
         }
     }
@@ -65,7 +73,11 @@ impl PartialOrd for VirtualServerKey {
 impl fmt::Display for VirtualServerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Address { address, port, protocol } => write!(f, "{protocol} {}", SocketAddr::new(address, port)),
+            Self::Address {
+                address,
+                port,
+                protocol,
+            } => write!(f, "{protocol} {}", SocketAddr::new(address, port)),
             Self::Mark { mark, family } => write!(f, "FWM {mark} {family}"),
         }
     }
@@ -87,7 +99,12 @@ pub struct VirtualServerConfig {
 impl VirtualServerConfig {
     /// A virtual server with this scheduler and nothing else set.
     pub fn new(scheduler: Scheduler) -> Self {
-        Self { scheduler, flags: Flags::default(), persistence: None, persistence_engine: None }
+        Self {
+            scheduler,
+            flags: Flags::default(),
+            persistence: None,
+            persistence_engine: None,
+        }
     }
 }
 
@@ -148,7 +165,11 @@ mod tests {
     use super::*;
 
     fn key(address: &str, port: u16, protocol: Protocol) -> VirtualServerKey {
-        VirtualServerKey::Address { address: address.parse().unwrap(), port, protocol }
+        VirtualServerKey::Address {
+            address: address.parse().unwrap(),
+            port,
+            protocol,
+        }
     }
 
     #[test]
@@ -160,8 +181,14 @@ mod tests {
             key("192.0.2.1", 53, Protocol::Udp),
             key("2001:db8::1", 53, Protocol::Tcp),
             key("2001:db8::1", 53, Protocol::Sctp),
-            VirtualServerKey::Mark { mark: NonZeroU32::MIN, family: Family::Ipv4 },
-            VirtualServerKey::Mark { mark: NonZeroU32::MIN, family: Family::Ipv6 },
+            VirtualServerKey::Mark {
+                mark: NonZeroU32::MIN,
+                family: Family::Ipv4,
+            },
+            VirtualServerKey::Mark {
+                mark: NonZeroU32::MIN,
+                family: Family::Ipv6,
+            },
         ];
         let mut shuffled = sorted;
         shuffled.reverse();
@@ -171,7 +198,13 @@ mod tests {
 
     #[test]
     fn keys_print_as_an_operator_writes_them() {
-        assert_eq!(key("192.0.2.1", 80, Protocol::Tcp).to_string(), "TCP 192.0.2.1:80");
-        assert_eq!(key("2001:db8::1", 53, Protocol::Udp).to_string(), "UDP [2001:db8::1]:53");
+        assert_eq!(
+            key("192.0.2.1", 80, Protocol::Tcp).to_string(),
+            "TCP 192.0.2.1:80"
+        );
+        assert_eq!(
+            key("2001:db8::1", 53, Protocol::Udp).to_string(),
+            "UDP [2001:db8::1]:53"
+        );
     }
 }
