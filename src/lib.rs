@@ -5,5 +5,28 @@
 //!  async               pure        pure          pure     value    blocking
 //! ```
 
+pub mod arbitrate;
+pub mod dataplane;
+pub mod diff;
 pub mod model;
+pub mod ownership;
+pub mod pipeline;
+pub mod plan;
+pub mod resolve;
 pub mod source;
+pub mod store;
+
+/// An error with everything behind it, on one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

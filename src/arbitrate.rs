@@ -1,0 +1,161 @@
+//! Claims on a key, turned into what should be there. Pure.
+//!
+//! Of several Services that claim one frontend the older wins, then the lower namespace and name, so that every node decides
+//! alike; the others get a finding, and the next one takes over when the winner goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipvs::{
+    Protocol, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig, VirtualServerKey,
+};
+
+use crate::model::{Finding, Kind, ObjectName, Subject};
+use crate::store::claims::{ClaimIndex, Claims, Frontend, FrontendClaim, Serving, TouchedKeys};
+
+/// What should be in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// Virtual servers, the inert ones included.
+    pub virtual_servers: BTreeMap<VirtualServerKey, DesiredVirtualServer>,
+    /// Addresses to be local.
+    pub vips: BTreeSet<IpAddr>,
+    /// Frontends that lost to an older Service, by the loser.
+    pub conflicts: BTreeMap<Frontend, Vec<Finding>>,
+}
+
+/// A virtual server as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredVirtualServer {
+    /// How connections are spread.
+    pub config: VirtualServerConfig,
+    /// Where they go.
+    pub real_servers: BTreeMap<RealServerKey, RealServerConfig>,
+    /// The Service it is for; `None` for weir's own inert servers.
+    pub origin: Option<Origin>,
+}
+
+/// The Service port that a virtual server stands for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The Service.
+    pub service: ObjectName,
+    /// The port's name; empty if it has none.
+    pub port_name: Arc<str>,
+}
+
+/// Virtual servers of our own without real servers, one a family, that keep the kernel's IPVS hooks registered: Linux takes them
+/// away with the last virtual server of a family, and established connections die of that (`ip_vs_unregister_hooks`, seen on
+/// 6.1 and 6.12). The addresses are from the documentation ranges (RFC 5737, RFC 3849) and never made local.
+pub fn inert() -> impl Iterator<Item = VirtualServerKey> {
+    [
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    ]
+    .into_iter()
+    .map(|address| VirtualServerKey::Address {
+        address,
+        port: 1,
+        protocol: Protocol::Tcp,
+    })
+}
+
+impl Desired {
+    /// What is desired when nothing is claimed: the inert servers.
+    pub fn new() -> Self {
+        Self {
+            virtual_servers: inert().map(|key| (key, inert_virtual_server())).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Decides anew for the keys that a change touched.
+    pub fn arbitrate(&mut self, claims: &ClaimIndex, touched: &TouchedKeys) {
+        for frontend in &touched.frontends {
+            self.arbitrate_frontend(claims, frontend);
+        }
+        for vip in &touched.vips {
+            if claims.is_claimed(vip) {
+                self.vips.insert(*vip);
+            } else {
+                self.vips.remove(vip);
+            }
+        }
+    }
+
+    fn arbitrate_frontend(&mut self, claims: &ClaimIndex, frontend: &Frontend) {
+        let mut claimants: Vec<_> = claims.claimants(frontend).collect();
+        claimants.sort_by_key(|(name, claims, _)| seniority(name, claims));
+        self.conflicts.remove(frontend);
+        let key = VirtualServerKey::from(*frontend);
+        let mut claimants = claimants.into_iter();
+        let Some((winner, _, claim)) = claimants.next() else {
+            self.set(key, None);
+            return;
+        };
+        self.set(key, desired_virtual_server(winner, claim));
+        let lost: Vec<_> = claimants
+            .map(|(loser, _, _)| conflict(frontend, winner, loser))
+            .collect();
+        if !lost.is_empty() {
+            self.conflicts.insert(*frontend, lost);
+        }
+    }
+
+    fn set(&mut self, key: VirtualServerKey, server: Option<DesiredVirtualServer>) {
+        let server =
+            server.or_else(|| inert().any(|inert| inert == key).then(inert_virtual_server));
+        match server {
+            Some(server) => self.virtual_servers.insert(key, server),
+            None => self.virtual_servers.remove(&key),
+        };
+    }
+}
+
+fn inert_virtual_server() -> DesiredVirtualServer {
+    DesiredVirtualServer {
+        config: VirtualServerConfig::new(Scheduler::RoundRobin),
+        real_servers: BTreeMap::new(),
+        origin: None,
+    }
+}
+
+/// Sorts the older claim first. A Service without a creation time (a manifest that was never applied) is younger than any other.
+fn seniority<'a>(
+    name: &'a ObjectName,
+    claims: &Claims,
+) -> (bool, Option<crate::model::Created>, &'a ObjectName) {
+    (claims.created.is_none(), claims.created, name)
+}
+
+fn desired_virtual_server(
+    service: &ObjectName,
+    claim: &FrontendClaim,
+) -> Option<DesiredVirtualServer> {
+    match &claim.serving {
+        Serving::RealServers(real_servers) => Some(DesiredVirtualServer {
+            config: claim.config.clone(),
+            real_servers: real_servers.clone(),
+            origin: Some(Origin {
+                service: service.clone(),
+                port_name: Arc::clone(&claim.port_name),
+            }),
+        }),
+        // Without a real server there is no virtual server: IPVS would answer slowly, or not at all (IPv6: after 1 s).
+        Serving::NoEndpoints | Serving::NoLocalEndpoints => None,
+    }
+}
+
+fn conflict(frontend: &Frontend, winner: &ObjectName, loser: &ObjectName) -> Finding {
+    Finding {
+        subject: Subject::Object(Kind::Service, loser.clone()),
+        field: String::new(),
+        problem: format!(
+            "{frontend} is also claimed by Service {winner}, which is older or comes first by name"
+        ),
+        consequence: format!(
+            "Service {winner} serves it; this Service takes over when that one goes"
+        ),
+    }
+}

@@ -1,0 +1,665 @@
+//! The node's kernel behind one small interface: what is, and do this.
+//!
+//! [`Kernel`] is what the operating system offers, one call at a time; the real one (`kernel`) and the one in memory (`fake`)
+//! pass the same contract suite. [`Dataplane`] stands on either and knows in which order a plan is applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipvs::{
+    Command, Connections, RealServerConfig, RealServerKey, VirtualServerConfig, VirtualServerKey,
+};
+
+use crate::ownership::Ownership;
+use crate::plan::{Bind, Change, DeviceStep, FailedSubject, Failure, Plan, Report, Step};
+
+pub mod addresses;
+pub mod fake;
+pub mod kernel;
+pub mod record;
+
+use record::Record;
+
+/// What the operating system offers. Each call is one exchange, and an outer error means that its outcome is unknown.
+pub trait Kernel {
+    /// All virtual servers, foreign ones included.
+    fn virtual_servers(
+        &mut self,
+    ) -> Result<BTreeMap<VirtualServerKey, VirtualServerConfig>, KernelError>;
+
+    /// The real servers of one virtual server.
+    fn real_servers(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<BTreeMap<RealServerKey, ObservedRealServer>, KernelError>;
+
+    /// Does these in order; one result each, and a failing one does not stop the others.
+    fn apply_ipvs(
+        &mut self,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Result<(), KernelError>>, KernelError>;
+
+    /// The link of our device's name; `None` if there is none.
+    fn link(&mut self, name: &str) -> Result<Option<Link>, KernelError>;
+
+    /// The addresses on a link, without link-local ones.
+    fn addresses(&mut self, link: &Link) -> Result<BTreeMap<IpAddr, VipBinding>, KernelError>;
+
+    /// `ip link add NAME type dummy`
+    fn create_device(&mut self, name: &str) -> Result<(), KernelError>;
+
+    /// `ip link set NAME up`
+    fn set_device_up(&mut self, name: &str) -> Result<(), KernelError>;
+
+    /// `ip link delete NAME`
+    fn delete_device(&mut self, name: &str) -> Result<(), KernelError>;
+
+    /// Does these in order; one result each, and a failing one does not stop the others.
+    fn apply_addresses(
+        &mut self,
+        link: &Link,
+        commands: &[AddressCommand],
+    ) -> Result<Vec<Result<(), KernelError>>, KernelError>;
+}
+
+/// A link as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// Its index, from 1.
+    pub index: u32,
+    /// Its kind (`IFLA_INFO_KIND`), such as `dummy`; empty for hardware.
+    pub kind: String,
+    /// Whether it is up (`IFF_UP`).
+    pub up: bool,
+}
+
+/// A change of the addresses on our device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressCommand {
+    /// `ip address add VIP/32 scope host` or `ip address add VIP/128 nodad preferred_lft 0`
+    Add(IpAddr),
+    /// `ip address delete VIP`, whatever its attributes
+    Delete(IpAddr),
+}
+
+/// Why the kernel did not do one thing, or could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// IPVS refused it, or did not answer.
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    /// Links and addresses: refused.
+    #[error("cannot {request}: {rejection}")]
+    Rejected {
+        /// What was asked.
+        request: &'static str,
+        /// What the kernel said.
+        rejection: ipvs::netlink::Rejection,
+    },
+    /// Links and addresses: no answer, so the outcome is unknown.
+    #[error("cannot {request}")]
+    Transport {
+        /// What was asked.
+        request: &'static str,
+        /// Why.
+        #[source]
+        source: ipvs::netlink::TransportError,
+    },
+}
+
+const EPERM: i32 = 1;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EADDRNOTAVAIL: i32 = 99;
+
+impl KernelError {
+    /// Whether what should go is gone already.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Ipvs(error) => error.is_not_found(),
+            Self::Rejected { rejection, .. } => [ENODEV, EADDRNOTAVAIL].contains(&rejection.errno),
+            Self::Transport { .. } => false,
+        }
+    }
+
+    /// Whether what should come is there already.
+    pub fn is_already_exists(&self) -> bool {
+        match self {
+            Self::Ipvs(error) => error.is_already_exists(),
+            Self::Rejected { rejection, .. } => rejection.errno == EEXIST,
+            Self::Transport { .. } => false,
+        }
+    }
+
+    /// Whether `CAP_NET_ADMIN` is missing.
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Ipvs(error) => error.is_permission(),
+            Self::Rejected { rejection, .. } => rejection.errno == EPERM,
+            Self::Transport { source, .. } => source.is_permission(),
+        }
+    }
+}
+
+/// What is in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// All virtual servers, foreign ones included.
+    pub virtual_servers: BTreeMap<VirtualServerKey, ObservedVirtualServer>,
+    /// Our dummy device.
+    pub device: Device,
+    /// The addresses on our device.
+    pub vips: BTreeMap<IpAddr, VipBinding>,
+}
+
+/// A virtual server as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedVirtualServer {
+    /// What was set on it.
+    pub config: VirtualServerConfig,
+    /// Its real servers.
+    pub real_servers: BTreeMap<RealServerKey, ObservedRealServer>,
+}
+
+/// A real server as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedRealServer {
+    /// What was set on it.
+    pub config: RealServerConfig,
+    /// What it holds.
+    pub connections: Connections,
+}
+
+/// The state of our dummy device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Device {
+    /// There is no link of that name.
+    #[default]
+    Absent,
+    /// It is there and down: IPv6 addresses do not work on it.
+    Down,
+    /// It is there and up.
+    Up,
+}
+
+/// How an address is on our device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VipBinding {
+    /// As weir adds it: IPv4 `/32 scope host`, IPv6 `/128` with preferred life time 0, so that the node never chooses it as
+    /// the source of its own connections.
+    AsWanted,
+    /// With another prefix length, scope or life time.
+    Other,
+}
+
+/// Why there is no picture of the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The virtual servers.
+    #[error("cannot read what IPVS holds")]
+    VirtualServers(#[source] KernelError),
+    /// The dummy device.
+    #[error("cannot read the link {device}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// Why.
+        #[source]
+        source: KernelError,
+    },
+    /// A link of our device's name that is no dummy device.
+    #[error(
+        "the link {device} is {kind}, not a dummy device, so it is not weir's; rename it or choose another name with --device"
+    )]
+    ForeignDevice {
+        /// Its name.
+        device: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The addresses on the dummy device.
+    #[error("cannot read the addresses on {device}")]
+    Addresses {
+        /// The device's name.
+        device: String,
+        /// Why.
+        #[source]
+        source: KernelError,
+    },
+}
+
+impl ObserveError {
+    /// What the kernel said, if it was asked.
+    pub fn kernel(&self) -> Option<&KernelError> {
+        match self {
+            Self::VirtualServers(source)
+            | Self::Device { source, .. }
+            | Self::Addresses { source, .. } => Some(source),
+            Self::ForeignDevice { .. } => None,
+        }
+    }
+}
+
+/// Why a step of a plan was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The kernel refused it or did not answer.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The record of what is ours could not be written. Nothing new is made until it can be.
+    #[error(transparent)]
+    Record(#[from] record::RecordError),
+    /// Not tried, because something it needs failed.
+    #[error("not tried, because {0} failed")]
+    NotTried(&'static str),
+}
+
+/// Reads and programs one node.
+#[derive(Debug)]
+pub struct Dataplane<K> {
+    kernel: K,
+    device: String,
+    record: Record,
+}
+
+impl<K: Kernel> Dataplane<K> {
+    /// A dataplane that keeps its VIPs on the dummy device of this name.
+    pub fn new(kernel: K, device: String, record: Record) -> Self {
+        Self {
+            kernel,
+            device,
+            record,
+        }
+    }
+
+    /// The kernel itself.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// The name of the dummy device.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// What tells owned from foreign.
+    pub fn ownership(&self) -> &Ownership {
+        self.record.ownership()
+    }
+
+    /// Everything there is, read whole.
+    ///
+    /// # Errors
+    /// When any part could not be read to its end. There is then no picture at all, which is not an empty one.
+    pub fn observe(&mut self) -> Result<Observed, ObserveError> {
+        let (device, vips) = self.observe_device()?;
+        let configs = self
+            .kernel
+            .virtual_servers()
+            .map_err(ObserveError::VirtualServers)?;
+        let mut virtual_servers = BTreeMap::new();
+        for (key, config) in configs {
+            match self.kernel.real_servers(&key) {
+                Ok(real_servers) => {
+                    virtual_servers.insert(
+                        key,
+                        ObservedVirtualServer {
+                            config,
+                            real_servers,
+                        },
+                    );
+                }
+                // Somebody deleted it between the two reads.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(ObserveError::VirtualServers(error)),
+            }
+        }
+        Ok(Observed {
+            virtual_servers,
+            device,
+            vips,
+        })
+    }
+
+    fn observe_device(&mut self) -> Result<(Device, BTreeMap<IpAddr, VipBinding>), ObserveError> {
+        let link = self
+            .kernel
+            .link(&self.device)
+            .map_err(|source| ObserveError::Device {
+                device: self.device.clone(),
+                source,
+            })?;
+        let Some(link) = link else {
+            return Ok((Device::Absent, BTreeMap::new()));
+        };
+        if link.kind != "dummy" {
+            return Err(ObserveError::ForeignDevice {
+                device: self.device.clone(),
+                kind: if link.kind.is_empty() {
+                    "hardware".to_owned()
+                } else {
+                    link.kind
+                },
+            });
+        }
+        let vips = self
+            .kernel
+            .addresses(&link)
+            .map_err(|source| ObserveError::Addresses {
+                device: self.device.clone(),
+                source,
+            })?;
+        let device = if link.up { Device::Up } else { Device::Down };
+        Ok((device, vips))
+    }
+
+    /// Does what a plan says, in its order. A failed step ends its change and no other; what could not be done stands in the
+    /// report. Deleting what is absent is done; creating what is present fails.
+    pub fn apply(&mut self, plan: &Plan) -> Report {
+        let mut report = Report::default();
+        let deletes_device = plan.device.contains(&DeviceStep::Delete);
+        if !deletes_device {
+            self.apply_device(&plan.device, &mut report);
+        }
+        let recorded = match self.record.add(&plan.record) {
+            Ok(()) => true,
+            Err(error) => {
+                fail(
+                    &mut report,
+                    FailedSubject::Record,
+                    "record what is to be made",
+                    error.into(),
+                );
+                false
+            }
+        };
+        // What is new waits until it is written down; updates of what exists go on.
+        let (new, present): (Vec<&Change>, Vec<&Change>) = plan
+            .changes
+            .iter()
+            .partition(|change| plan.record.contains(&change.subject));
+        self.apply_changes(&present, &mut report);
+        if recorded {
+            self.apply_changes(&new, &mut report);
+        } else {
+            for change in new {
+                let error = StepError::NotTried("recording what is to be made");
+                fail(
+                    &mut report,
+                    FailedSubject::VirtualServer(change.subject),
+                    &change.to_string(),
+                    error,
+                );
+            }
+        }
+        self.apply_bind(plan, &mut report);
+        self.apply_changes(&plan.retire.iter().collect::<Vec<_>>(), &mut report);
+        self.apply_unbind(&plan.unbind, &mut report);
+        if deletes_device {
+            self.apply_device(&plan.device, &mut report);
+        }
+        self.forget(plan, &mut report);
+        report
+    }
+
+    fn apply_device(&mut self, steps: &[DeviceStep], report: &mut Report) {
+        for step in steps {
+            let (text, result) = match step {
+                DeviceStep::Create => {
+                    ("create the device", self.kernel.create_device(&self.device))
+                }
+                DeviceStep::SetUp => ("set the device up", self.kernel.set_device_up(&self.device)),
+                DeviceStep::Delete => (
+                    "delete the device",
+                    gone(self.kernel.delete_device(&self.device)),
+                ),
+            };
+            match result {
+                Ok(()) => report.applied += 1,
+                Err(error) => {
+                    fail(report, FailedSubject::Device, text, error.into());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Applies changes side by side, stage by stage, so that each stage is few exchanges. Within a change the order of its steps
+    /// holds, because every plan orders them by stage.
+    fn apply_changes(&mut self, changes: &[&Change], report: &mut Report) {
+        let mut failed: BTreeSet<VirtualServerKey> = BTreeSet::new();
+        for stage in STAGES {
+            let steps: Vec<(VirtualServerKey, &Step)> = changes
+                .iter()
+                .filter(|change| !failed.contains(&change.subject))
+                .flat_map(|change| change.steps.iter().map(|step| (change.subject, step)))
+                .filter(|(_, step)| stage_of(step) == stage)
+                .collect();
+            self.apply_stage(&steps, &mut failed, report);
+        }
+    }
+
+    fn apply_stage(
+        &mut self,
+        steps: &[(VirtualServerKey, &Step)],
+        failed: &mut BTreeSet<VirtualServerKey>,
+        report: &mut Report,
+    ) {
+        if steps.is_empty() {
+            return;
+        }
+        let commands = steps
+            .iter()
+            .map(|(key, step)| command(*key, step))
+            .collect();
+        let results = match self.kernel.apply_ipvs(commands) {
+            Ok(results) => results,
+            Err(error) => {
+                // Nobody knows which of them were done: all count as failed, and the next pass reads the kernel again.
+                let (key, step) = steps.first().map_or((None, String::new()), |(key, step)| {
+                    (Some(*key), step_text(*key, step))
+                });
+                failed.extend(steps.iter().map(|(key, _)| *key));
+                if let Some(key) = key {
+                    fail(
+                        report,
+                        FailedSubject::VirtualServer(key),
+                        &step,
+                        error.into(),
+                    );
+                }
+                return;
+            }
+        };
+        for ((key, step), result) in steps.iter().zip(results) {
+            let result = match step {
+                Step::DeleteVirtualServer | Step::DeleteRealServer(_) => gone(result),
+                Step::CreateVirtualServer(_)
+                | Step::UpdateVirtualServer(_)
+                | Step::CreateRealServer(..)
+                | Step::UpdateRealServer(..) => result,
+            };
+            match result {
+                Ok(()) => report.applied += 1,
+                Err(error) => {
+                    failed.insert(*key);
+                    fail(
+                        report,
+                        FailedSubject::VirtualServer(*key),
+                        &step_text(*key, step),
+                        error.into(),
+                    );
+                }
+            }
+        }
+    }
+
+    fn apply_bind(&mut self, plan: &Plan, report: &mut Report) {
+        let commands: Vec<AddressCommand> = plan
+            .bind
+            .iter()
+            .flat_map(|(vip, bind)| match bind {
+                Bind::Add => vec![AddressCommand::Add(*vip)],
+                Bind::Replace => vec![AddressCommand::Delete(*vip), AddressCommand::Add(*vip)],
+            })
+            .collect();
+        self.apply_addresses(&commands, report);
+    }
+
+    fn apply_unbind(&mut self, vips: &BTreeSet<IpAddr>, report: &mut Report) {
+        let commands: Vec<_> = vips
+            .iter()
+            .map(|vip| AddressCommand::Delete(*vip))
+            .collect();
+        self.apply_addresses(&commands, report);
+    }
+
+    fn apply_addresses(&mut self, commands: &[AddressCommand], report: &mut Report) {
+        let Some(first) = commands.first() else {
+            return;
+        };
+        let results = match self.kernel.link(&self.device) {
+            Ok(Some(link)) => self.kernel.apply_addresses(&link, commands),
+            Ok(None) => {
+                fail(
+                    report,
+                    FailedSubject::Device,
+                    "bind addresses",
+                    StepError::NotTried("creating the device"),
+                );
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        let results = match results {
+            Ok(results) => results,
+            Err(error) => {
+                fail(report, subject(*first), &address_text(*first), error.into());
+                return;
+            }
+        };
+        for (command, result) in commands.iter().zip(results) {
+            let result = match command {
+                AddressCommand::Add(_) => result,
+                AddressCommand::Delete(_) => gone(result),
+            };
+            match result {
+                Ok(()) => report.applied += 1,
+                Err(error) => fail(
+                    report,
+                    subject(*command),
+                    &address_text(*command),
+                    error.into(),
+                ),
+            }
+        }
+    }
+
+    /// Strikes off what is gone. What could not be deleted stays written down, or it would turn foreign.
+    fn forget(&mut self, plan: &Plan, report: &mut Report) {
+        let failed: BTreeSet<_> = report
+            .failed
+            .iter()
+            .filter_map(|failure| match failure.subject {
+                FailedSubject::VirtualServer(key) => Some(key),
+                FailedSubject::Vip(_) | FailedSubject::Device | FailedSubject::Record => None,
+            })
+            .collect();
+        let unknown = report.failed.iter().any(|failure| match &failure.error {
+            StepError::Kernel(KernelError::Ipvs(error)) => error.is_outcome_unknown(),
+            StepError::Kernel(_) | StepError::Record(_) | StepError::NotTried(_) => false,
+        });
+        if unknown {
+            return;
+        }
+        let forget = plan.forget.difference(&failed).copied().collect();
+        if let Err(error) = self.record.remove(&forget) {
+            fail(
+                report,
+                FailedSubject::Record,
+                "record what is gone",
+                error.into(),
+            );
+        }
+    }
+}
+
+/// The stages of a change: what creates and updates, what quiesces, what deletes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    VirtualServer,
+    RealServerUp,
+    Quiesce,
+    DeleteRealServer,
+    DeleteVirtualServer,
+}
+
+const STAGES: [Stage; 5] = [
+    Stage::VirtualServer,
+    Stage::RealServerUp,
+    Stage::Quiesce,
+    Stage::DeleteRealServer,
+    Stage::DeleteVirtualServer,
+];
+
+fn stage_of(step: &Step) -> Stage {
+    match step {
+        Step::CreateVirtualServer(_) | Step::UpdateVirtualServer(_) => Stage::VirtualServer,
+        Step::UpdateRealServer(_, config) if config.weight == ipvs::Weight::QUIESCED => {
+            Stage::Quiesce
+        }
+        Step::CreateRealServer(..) | Step::UpdateRealServer(..) => Stage::RealServerUp,
+        Step::DeleteRealServer(_) => Stage::DeleteRealServer,
+        Step::DeleteVirtualServer => Stage::DeleteVirtualServer,
+    }
+}
+
+fn command(key: VirtualServerKey, step: &Step) -> Command {
+    match step {
+        Step::CreateVirtualServer(config) => Command::CreateVirtualServer(key, config.clone()),
+        Step::UpdateVirtualServer(config) => Command::UpdateVirtualServer(key, config.clone()),
+        Step::DeleteVirtualServer => Command::DeleteVirtualServer(key),
+        Step::CreateRealServer(server, config) => Command::CreateRealServer(key, *server, *config),
+        Step::UpdateRealServer(server, config) => Command::UpdateRealServer(key, *server, *config),
+        Step::DeleteRealServer(server) => Command::DeleteRealServer(key, *server),
+    }
+}
+
+fn step_text(key: VirtualServerKey, step: &Step) -> String {
+    let change = Change {
+        subject: key,
+        steps: vec![step.clone()],
+    };
+    change.to_string().trim_end().to_owned()
+}
+
+fn address_text(command: AddressCommand) -> String {
+    match command {
+        AddressCommand::Add(vip) => format!("+ vip {vip}"),
+        AddressCommand::Delete(vip) => format!("- vip {vip}"),
+    }
+}
+
+fn subject(command: AddressCommand) -> FailedSubject {
+    match command {
+        AddressCommand::Add(vip) | AddressCommand::Delete(vip) => FailedSubject::Vip(vip),
+    }
+}
+
+/// Deleting what is absent is success.
+fn gone(result: Result<(), KernelError>) -> Result<(), KernelError> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+fn fail(report: &mut Report, subject: FailedSubject, step: &str, error: StepError) {
+    report.failed.push(Failure {
+        subject,
+        step: step.trim_end().to_owned(),
+        error,
+    });
+}

@@ -1,0 +1,1 @@
+//! The dummy device and its addresses over route netlink.
