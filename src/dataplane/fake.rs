@@ -19,11 +19,13 @@ use super::{
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
+const ENOMEM: i32 = 12;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ERANGE: i32 = 34;
 const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
 
 /// A kernel in memory.
@@ -36,6 +38,7 @@ pub struct FakeKernel {
     /// Every change that was asked for and done, as text, in order.
     pub log: Vec<String>,
     failures: Option<Failures>,
+    watcher: Option<Watcher>,
     next_index: u32,
 }
 
@@ -54,6 +57,9 @@ pub struct FakeLink {
 
 /// Decides whether an operation fails.
 type Failures = Box<dyn FnMut(&Operation) -> Option<Injected>>;
+
+/// Sees the kernel after each change.
+type Watcher = Box<dyn FnMut(&FakeKernel)>;
 
 /// An operation on the fake kernel, before it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +85,12 @@ pub enum Operation {
 pub enum Injected {
     /// It is refused with this errno, and not done.
     Refused(i32),
-    /// The answer is lost and the operation not done; what came before it in the batch was.
+    /// The answer is lost; what came before it in the batch was done, it and what follows were not.
     LostBefore,
-    /// The operation is done, but the answer is lost.
+    /// The operation is done and what follows it in the batch too, but the answer is lost.
     LostAfter,
+    /// There is no socket to send it by: it and what follows it in the batch were not done, and that much is known.
+    NotSent,
 }
 
 impl fmt::Debug for FakeKernel {
@@ -105,6 +113,25 @@ impl FakeKernel {
         self.failures = None;
     }
 
+    /// From now on this sees the kernel after each change that was done, in the middle of a batch as well.
+    pub fn watch(&mut self, watcher: impl FnMut(&Self) + 'static) {
+        self.watcher = Some(Box::new(watcher));
+    }
+
+    /// Ends what `watch` began.
+    pub fn stop_watching(&mut self) {
+        self.watcher = None;
+    }
+
+    /// Somebody else takes a link down. Linux deletes its IPv6 addresses then (`addrconf_ifdown`) and keeps the IPv4 ones; they do
+    /// not come back when it goes up.
+    pub fn set_device_down(&mut self, name: &str) {
+        if let Some(link) = self.links.get_mut(name) {
+            link.up = false;
+            link.addresses.retain(|address, _| address.is_ipv4());
+        }
+    }
+
     /// Somebody else adds a link.
     pub fn add_link(&mut self, name: &str, kind: &str) {
         self.next_index += 1;
@@ -114,6 +141,15 @@ impl FakeKernel {
             ..FakeLink::default()
         };
         self.links.insert(name.to_owned(), link);
+    }
+
+    /// Writes a change down and shows the kernel as it is now.
+    fn done(&mut self, change: String) {
+        self.log.push(change);
+        if let Some(mut watcher) = self.watcher.take() {
+            watcher(self);
+            self.watcher = Some(watcher);
+        }
     }
 
     fn injected(&mut self, operation: &Operation) -> Option<Injected> {
@@ -127,9 +163,36 @@ impl FakeKernel {
         match self.injected(operation) {
             None => Ok(()),
             Some(Injected::Refused(errno)) => Err(rejected(request, errno)),
-            Some(Injected::LostBefore | Injected::LostAfter) => Err(KernelError::Transport {
+            Some(injected @ (Injected::LostBefore | Injected::LostAfter | Injected::NotSent)) => {
+                Err(KernelError::Transport {
+                    request,
+                    source: transport_error(injected),
+                })
+            }
+        }
+    }
+
+    /// Fails a change of links, before or after it was done, if the test wants it to.
+    fn change_link(
+        &mut self,
+        request: &'static str,
+        change: String,
+        do_it: impl FnOnce(&mut Self) -> Result<(), i32>,
+    ) -> Result<(), KernelError> {
+        let injected = self.injected(&Operation::ChangeLink);
+        match injected {
+            None | Some(Injected::LostAfter) => {
+                do_it(self).map_err(|errno| rejected(request, errno))?;
+                self.done(change);
+            }
+            Some(Injected::Refused(errno)) => return Err(rejected(request, errno)),
+            Some(Injected::LostBefore | Injected::NotSent) => {}
+        }
+        match injected {
+            None => Ok(()),
+            Some(injected) => Err(KernelError::Transport {
                 request,
-                source: TransportError::Overflow,
+                source: transport_error(injected),
             }),
         }
     }
@@ -166,7 +229,7 @@ impl FakeKernel {
         if self.virtual_servers.contains_key(&key) {
             return Err(EEXIST);
         }
-        check_virtual_server(&key, config)?;
+        check_virtual_server(config)?;
         let virtual_server = ObservedVirtualServer {
             config: config.clone(),
             real_servers: BTreeMap::new(),
@@ -181,7 +244,7 @@ impl FakeKernel {
         config: &VirtualServerConfig,
     ) -> Result<(), i32> {
         let virtual_server = self.virtual_servers.get_mut(key).ok_or(ESRCH)?;
-        check_virtual_server(key, config)?;
+        check_virtual_server(config)?;
         virtual_server.config = config.clone();
         Ok(())
     }
@@ -252,7 +315,11 @@ impl Kernel for FakeKernel {
         self.check(&Operation::ReadRealServers(*key), "read real servers")?;
         match self.virtual_servers.get(key) {
             Some(server) => Ok(server.real_servers.clone()),
-            None => Err(refused(RequestKind::ReadRealServers, ESRCH, None).into()),
+            None => Err(Error::NoSuchVirtualServer {
+                request: RequestKind::ReadRealServers,
+                rejection: rejection(ESRCH),
+            }
+            .into()),
         }
     }
 
@@ -261,31 +328,30 @@ impl Kernel for FakeKernel {
         commands: Vec<Command>,
     ) -> Result<Vec<Result<(), KernelError>>, KernelError> {
         let mut results = Vec::new();
-        let mut lost = false;
+        let mut lost = None;
         for command in commands {
             let injected = self.injected(&Operation::Ipvs(command.clone()));
             let result = match injected {
                 Some(Injected::Refused(errno)) => Err(errno),
-                Some(Injected::LostBefore) => {
-                    lost = true;
-                    Ok(())
+                Some(Injected::LostBefore | Injected::NotSent) => {
+                    lost = injected;
+                    break;
                 }
                 Some(Injected::LostAfter) | None => {
-                    lost |= injected.is_some();
+                    lost = lost.or(injected);
                     let result = self.execute(&command);
                     if result.is_ok() {
-                        self.log.push(format!("{command:?}"));
+                        self.done(format!("{command:?}"));
                     }
                     result
                 }
             };
-            let request = request(&command);
-            results.push(result.map_err(|errno| refused(request, errno, Some(&command)).into()));
+            results.push(result.map_err(|errno| refused_command(&command, errno).into()));
         }
-        if lost {
+        if let Some(injected) = lost {
             return Err(KernelError::Ipvs(Error::Transport {
                 request: RequestKind::Apply,
-                source: TransportError::Overflow,
+                source: transport_error(injected),
             }));
         }
         Ok(results)
@@ -311,36 +377,26 @@ impl Kernel for FakeKernel {
     }
 
     fn create_device(&mut self, name: &str) -> Result<(), KernelError> {
-        let request = "create the link";
-        self.check(&Operation::ChangeLink, request)?;
-        if self.links.contains_key(name) {
-            return Err(rejected(request, EEXIST));
-        }
-        self.add_link(name, "dummy");
-        self.log.push(format!("create {name}"));
-        Ok(())
+        self.change_link("create the link", format!("create {name}"), |kernel| {
+            if kernel.links.contains_key(name) {
+                return Err(EEXIST);
+            }
+            kernel.add_link(name, "dummy");
+            Ok(())
+        })
     }
 
     fn set_device_up(&mut self, name: &str) -> Result<(), KernelError> {
-        let request = "set the link up";
-        self.check(&Operation::ChangeLink, request)?;
-        let link = self
-            .links
-            .get_mut(name)
-            .ok_or_else(|| rejected(request, ENODEV))?;
-        link.up = true;
-        self.log.push(format!("up {name}"));
-        Ok(())
+        self.change_link("set the link up", format!("up {name}"), |kernel| {
+            kernel.links.get_mut(name).ok_or(ENODEV)?.up = true;
+            Ok(())
+        })
     }
 
     fn delete_device(&mut self, name: &str) -> Result<(), KernelError> {
-        let request = "delete the link";
-        self.check(&Operation::ChangeLink, request)?;
-        self.links
-            .remove(name)
-            .ok_or_else(|| rejected(request, ENODEV))?;
-        self.log.push(format!("delete {name}"));
-        Ok(())
+        self.change_link("delete the link", format!("delete {name}"), |kernel| {
+            kernel.links.remove(name).map(|_| ()).ok_or(ENODEV)
+        })
     }
 
     fn apply_addresses(
@@ -350,41 +406,50 @@ impl Kernel for FakeKernel {
     ) -> Result<Vec<Result<(), KernelError>>, KernelError> {
         let request = "change addresses";
         let mut results = Vec::new();
-        let mut lost = false;
+        let mut lost = None;
         for command in commands {
             let injected = self.injected(&Operation::Address(*command));
-            lost |= matches!(injected, Some(Injected::LostBefore | Injected::LostAfter));
             let result = match injected {
                 Some(Injected::Refused(errno)) => Err(errno),
-                Some(Injected::LostBefore) => Ok(()),
-                Some(Injected::LostAfter) | None => match self.links.get_mut(&link.name) {
-                    Some(link) => Self::change_address(link, *command),
-                    None => Err(ENODEV),
-                },
+                Some(Injected::LostBefore | Injected::NotSent) => {
+                    lost = injected;
+                    break;
+                }
+                Some(Injected::LostAfter) | None => {
+                    lost = lost.or(injected);
+                    let result = match self.links.get_mut(&link.name) {
+                        Some(link) => Self::change_address(link, *command),
+                        None => Err(ENODEV),
+                    };
+                    if result.is_ok() {
+                        self.done(format!("{command:?}"));
+                    }
+                    result
+                }
             };
-            if result.is_ok() {
-                self.log.push(format!("{command:?}"));
-            }
             results.push(result.map_err(|errno| rejected(request, errno)));
         }
-        if lost {
+        if let Some(injected) = lost {
             return Err(KernelError::Transport {
                 request,
-                source: TransportError::Overflow,
+                source: transport_error(injected),
             });
         }
         Ok(results)
     }
 }
 
-/// `ip_vs_genl_parse_service`, `ip_vs_add_service`, `ip_vs_edit_service`.
-fn check_virtual_server(key: &VirtualServerKey, config: &VirtualServerConfig) -> Result<(), i32> {
-    if let VirtualServerKey::Address { port: 0, .. } = key
-        && config.persistence.is_none()
-    {
-        return Err(EINVAL);
+/// `ip_vs_genl_parse_service`, `ip_vs_add_service`, `ip_vs_edit_service`. Port 0 without persistence is taken, though nothing is
+/// ever scheduled to it, and so is the scheduler `none` (both seen on 6.12).
+fn check_virtual_server(config: &VirtualServerConfig) -> Result<(), i32> {
+    if matches!(&config.scheduler, Scheduler::Other(name) if name.as_str() != "none") {
+        return Err(ENOENT);
     }
-    if matches!(config.scheduler, Scheduler::Other(_)) {
+    if config
+        .persistence_engine
+        .as_ref()
+        .is_some_and(|engine| engine != "sip")
+    {
         return Err(ENOENT);
     }
     match config.persistence.map(|persistence| persistence.netmask) {
@@ -434,28 +499,63 @@ fn rejected(request: &'static str, errno: i32) -> KernelError {
     }
 }
 
-fn refused(request: RequestKind, errno: i32, command: Option<&Command>) -> Error {
-    let rejection = rejection(errno);
-    let scheduler = match command {
-        Some(Command::CreateVirtualServer(_, config) | Command::UpdateVirtualServer(_, config)) => {
-            Some(config.scheduler.name().to_owned())
+fn transport_error(injected: Injected) -> TransportError {
+    match injected {
+        Injected::NotSent => TransportError::Open(std::io::Error::from_raw_os_error(ENOMEM)),
+        Injected::Refused(_) | Injected::LostBefore | Injected::LostAfter => {
+            TransportError::Overflow
         }
-        _ => None,
-    };
-    match (errno, request, scheduler) {
-        (EPERM, ..) => Error::PermissionDenied { request, rejection },
-        (ESRCH, ..) => Error::NoSuchVirtualServer { request, rejection },
-        (EEXIST, RequestKind::CreateVirtualServer, _) => {
+    }
+}
+
+/// As the client of `ipvs` types a refusal.
+fn refused_command(command: &Command, errno: i32) -> Error {
+    let request = request(command);
+    let rejection = rejection(errno);
+    match (errno, command) {
+        (EPERM, _) => Error::PermissionDenied { request, rejection },
+        (ENOMEM, _) => Error::NoMemory { request, rejection },
+        (EINVAL | ERANGE | EOPNOTSUPP | EAFNOSUPPORT, _) => Error::Invalid { request, rejection },
+        (EEXIST, Command::CreateVirtualServer(..)) => {
             Error::VirtualServerExists { request, rejection }
         }
-        (EEXIST, ..) => Error::RealServerExists { request, rejection },
-        (ENOENT, _, Some(scheduler)) => Error::NoSuchScheduler {
+        (EEXIST, Command::CreateRealServer(..)) => Error::RealServerExists { request, rejection },
+        (
+            ESRCH,
+            Command::UpdateVirtualServer(..)
+            | Command::DeleteVirtualServer(_)
+            | Command::CreateRealServer(..)
+            | Command::UpdateRealServer(..)
+            | Command::DeleteRealServer(..),
+        ) => Error::NoSuchVirtualServer { request, rejection },
+        (ENOENT, Command::UpdateRealServer(..) | Command::DeleteRealServer(..)) => {
+            Error::NoSuchRealServer { request, rejection }
+        }
+        (
+            ENOENT,
+            Command::CreateVirtualServer(_, config) | Command::UpdateVirtualServer(_, config),
+        ) => missing_module(request, config, rejection),
+        _ => Error::Kernel { request, rejection },
+    }
+}
+
+fn missing_module(
+    request: RequestKind,
+    config: &VirtualServerConfig,
+    rejection: Rejection,
+) -> Error {
+    let scheduler = config.scheduler.name().to_owned();
+    match &config.persistence_engine {
+        Some(engine) if engine != "sip" => Error::NoSuchPersistenceEngine {
+            request,
+            engine: engine.clone(),
+            scheduler,
+            rejection,
+        },
+        Some(_) | None => Error::NoSuchScheduler {
             request,
             scheduler,
             rejection,
         },
-        (ENOENT, ..) => Error::NoSuchRealServer { request, rejection },
-        (EINVAL | ERANGE | EOPNOTSUPP, ..) => Error::Invalid { request, rejection },
-        _ => Error::Kernel { request, rejection },
     }
 }
