@@ -1,159 +1,489 @@
-//! A blocking client.
+//! A blocking client of the kernel's IPVS.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::error::Error;
-use crate::error::RequestKind;
-use crate::netlink::{NetlinkProtocol, Transport, TransportError};
+use netlink_packet_generic::GenlMessage;
+use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
+use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
+
+use crate::error::{Error, RequestKind, refused};
+use crate::message::{Message, MessageError};
+use crate::netlink::{NetlinkProtocol, Rejection, Request, Transport, TransportError};
 use crate::{
     Daemon, DaemonRole, Info, RealServer, RealServerConfig, RealServerKey, Timeouts, VirtualServer,
     VirtualServerConfig, VirtualServerKey,
 };
 
-/// One change of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// `ipvsadm -A`; fails if it exists.
-    CreateVirtualServer(VirtualServerKey, VirtualServerConfig),
-    /// `ipvsadm -E`; fails if it does not exist.
-    UpdateVirtualServer(VirtualServerKey, VirtualServerConfig),
-    /// `ipvsadm -D`, with its real servers; fails if it does not exist.
-    DeleteVirtualServer(VirtualServerKey),
-    /// `ipvsadm -a`; fails if it exists.
-    CreateRealServer(VirtualServerKey, RealServerKey, RealServerConfig),
-    /// `ipvsadm -e`; fails if it does not exist.
-    UpdateRealServer(VirtualServerKey, RealServerKey, RealServerConfig),
-    /// `ipvsadm -d`; fails if it does not exist.
-    DeleteRealServer(VirtualServerKey, RealServerKey),
-}
+const FAMILY_NAME: &str = "IPVS";
+const ENOENT: i32 = 2;
 
-/// A blocking client of the kernel's IPVS, for the network namespace of the thread that opened it.
+/// A blocking client of the kernel's IPVS.
+///
+/// It works on the network namespace of the thread that opened it and must be used on threads of that namespace: after
+/// an exchange that failed it opens its socket anew. One request, batch or dump is in flight at a time.
+///
+/// A dump is no snapshot: while another program changes virtual servers, one may be missing from a dump or be in it twice.
 #[derive(Debug)]
 pub struct Client {
     transport: Transport,
+    family: u16,
 }
 
-fn stub<T>() -> Result<T, Error> {
-    Err(Error::Transport {
-        request: RequestKind::Open,
-        source: TransportError::Deadline,
-    })
+/// One change, for [`Client::apply`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `ipvsadm -A`: [`Error::VirtualServerExists`] if it exists.
+    #[doc(alias = "NEW_SERVICE")]
+    CreateVirtualServer(VirtualServerKey, VirtualServerConfig),
+    /// `ipvsadm -E`, keeping real servers and connections: [`Error::NoSuchVirtualServer`] if it does not exist.
+    ///
+    /// A change of scheduler lets go of the old one before it binds the new one, so for an instant the virtual server has none.
+    #[doc(alias = "SET_SERVICE")]
+    UpdateVirtualServer(VirtualServerKey, VirtualServerConfig),
+    /// `ipvsadm -D`, with its real servers: [`Error::NoSuchVirtualServer`] if it does not exist.
+    #[doc(alias = "DEL_SERVICE")]
+    DeleteVirtualServer(VirtualServerKey),
+    /// `ipvsadm -a`: [`Error::RealServerExists`] if it exists.
+    #[doc(alias = "NEW_DEST")]
+    CreateRealServer(VirtualServerKey, RealServerKey, RealServerConfig),
+    /// `ipvsadm -e`: [`Error::NoSuchRealServer`] if it does not exist.
+    #[doc(alias = "SET_DEST")]
+    UpdateRealServer(VirtualServerKey, RealServerKey, RealServerConfig),
+    /// `ipvsadm -d`: [`Error::NoSuchRealServer`] if it does not exist.
+    #[doc(alias = "DEL_DEST")]
+    DeleteRealServer(VirtualServerKey, RealServerKey),
+}
+
+impl Command {
+    fn kind(&self) -> RequestKind {
+        match self {
+            Self::CreateVirtualServer(..) => RequestKind::CreateVirtualServer,
+            Self::UpdateVirtualServer(..) => RequestKind::UpdateVirtualServer,
+            Self::DeleteVirtualServer(..) => RequestKind::DeleteVirtualServer,
+            Self::CreateRealServer(..) => RequestKind::CreateRealServer,
+            Self::UpdateRealServer(..) => RequestKind::UpdateRealServer,
+            Self::DeleteRealServer(..) => RequestKind::DeleteRealServer,
+        }
+    }
+
+    fn message(&self) -> Result<Message, MessageError> {
+        Ok(match self {
+            Self::CreateVirtualServer(key, config) => Message::create_virtual_server(key, config)?,
+            Self::UpdateVirtualServer(key, config) => Message::update_virtual_server(key, config)?,
+            Self::DeleteVirtualServer(key) => Message::delete_virtual_server(key),
+            Self::CreateRealServer(of, key, config) => Message::create_real_server(of, key, config),
+            Self::UpdateRealServer(of, key, config) => Message::update_real_server(of, key, config),
+            Self::DeleteRealServer(of, key) => Message::delete_real_server(of, key),
+        })
+    }
+
+    fn refused(&self, rejection: Rejection) -> Error {
+        let config = match self {
+            Self::CreateVirtualServer(_, config) | Self::UpdateVirtualServer(_, config) => {
+                Some(config)
+            }
+            Self::DeleteVirtualServer(_)
+            | Self::CreateRealServer(..)
+            | Self::UpdateRealServer(..)
+            | Self::DeleteRealServer(..) => None,
+        };
+        refused(self.kind(), config, rejection)
+    }
 }
 
 impl Client {
-    /// Opens a client.
+    /// Opens a client in the network namespace of the calling thread. Asking for the family makes the kernel load the module
+    /// `ip_vs` if the caller may load modules.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAvailable`] if the kernel has no IPVS; [`Error::Transport`] if there is no socket or no answer.
     pub fn open() -> Result<Self, Error> {
-        let _: BTreeMap<u8, u8> = BTreeMap::new();
-        Ok(Self {
-            transport: Transport::open(NetlinkProtocol::Generic).map_err(|source| {
-                Error::Transport {
-                    request: RequestKind::Open,
-                    source,
-                }
-            })?,
-        })
+        let mut transport = Transport::open(NetlinkProtocol::Generic).map_err(opening)?;
+        let family = resolve(&mut transport)?;
+        Ok(Self { transport, family })
     }
-    /// Sets how long each exchange with the kernel may take.
-    pub fn set_deadline(&mut self, per_exchange: std::time::Duration) {
+
+    /// Sets how long each exchange with the kernel may take; ten seconds if it is never called.
+    pub fn set_deadline(&mut self, per_exchange: Duration) {
         self.transport.set_deadline(per_exchange);
     }
-    /// Version and size of the connection table.
+
+    /// Version and size of the connection table (`IPVS_CMD_GET_INFO`; first line of `ipvsadm -L`).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a read.
     pub fn info(&mut self) -> Result<Info, Error> {
-        stub()
+        let request = RequestKind::ReadInfo;
+        let reply = self.ask(request, Message::get_info())?;
+        reply.info().map_err(answer(request))
     }
-    /// Connection timeouts.
+
+    /// The connection timeouts (`IPVS_CMD_GET_CONFIG`; `ipvsadm -L --timeout`).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a read.
     pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
-        stub()
+        let request = RequestKind::ReadTimeouts;
+        let reply = self.ask(request, Message::get_timeouts())?;
+        reply.timeouts().map_err(answer(request))
     }
-    /// Sets connection timeouts.
-    pub fn set_timeouts(&mut self, _timeouts: &Timeouts) -> Result<(), Error> {
-        stub()
+
+    /// Sets the connection timeouts (`IPVS_CMD_SET_CONFIG`; `ipvsadm --set`). A zero leaves that timeout as it is.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), Error> {
+        self.tell(RequestKind::SetTimeouts, Message::set_timeouts(timeouts))
     }
-    /// Every virtual server.
+
+    /// Every virtual server (`IPVS_CMD_GET_SERVICE`; `ipvsadm -L`), in the kernel's order.
+    ///
+    /// Left out are those of protocols other than TCP, UDP and SCTP, which the kernel stores but never sends a packet to.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a read.
+    #[doc(alias = "services")]
     pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServer>, Error> {
-        stub()
+        let request = RequestKind::ReadVirtualServers;
+        self.dump(request, Message::get_virtual_servers())?
+            .iter()
+            .filter_map(|message| message.virtual_server().transpose())
+            .collect::<Result<_, _>>()
+            .map_err(answer(request))
     }
-    /// One virtual server.
-    pub fn virtual_server(&mut self, _key: &VirtualServerKey) -> Result<VirtualServer, Error> {
-        stub()
+
+    /// One virtual server (`IPVS_CMD_GET_SERVICE`; `ipvsadm -L -t …`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchVirtualServer`]; any [`Error`] of a read.
+    #[doc(alias = "service")]
+    pub fn virtual_server(&mut self, key: &VirtualServerKey) -> Result<VirtualServer, Error> {
+        let request = RequestKind::ReadVirtualServers;
+        self.ask(request, Message::get_virtual_server(key))?
+            .virtual_server()
+            .and_then(|found| found.ok_or(MessageError::Missing("IPVS_SVC_ATTR_PROTOCOL")))
+            .map_err(answer(request))
     }
-    /// The real servers of one virtual server.
-    pub fn real_servers(&mut self, _key: &VirtualServerKey) -> Result<Vec<RealServer>, Error> {
-        stub()
+
+    /// The real servers of one virtual server (`IPVS_CMD_GET_DEST`; `ipvsadm -L -t …`), in the kernel's order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchVirtualServer`]: the kernel answers with no real servers then, so when there are none it is asked
+    /// whether the virtual server exists. Any [`Error`] of a read.
+    #[doc(alias = "destinations")]
+    pub fn real_servers(&mut self, of: &VirtualServerKey) -> Result<Vec<RealServer>, Error> {
+        let request = RequestKind::ReadRealServers;
+        let messages = self.dump(request, Message::get_real_servers(of))?;
+        if messages.is_empty() {
+            self.ask(request, Message::get_virtual_server(of))?;
+        }
+        messages
+            .iter()
+            .map(|message| message.real_server(of.family()))
+            .collect::<Result<_, _>>()
+            .map_err(answer(request))
     }
-    /// Applies commands in order; one result for each.
+
+    /// Applies commands in order, some hundred in each system call, and returns one result for each, in order.
+    ///
+    /// This is no transaction: the kernel goes on after a command that it refuses. A command that cannot be put in a message is
+    /// [`Error::Unsendable`] and the others are sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Transport`] if the exchange failed; then it is unknown which commands were applied
+    /// ([`Error::is_outcome_unknown`]), and what is must be read again.
     pub fn apply(&mut self, commands: Vec<Command>) -> Result<Vec<Result<(), Error>>, Error> {
-        drop(commands);
-        stub()
+        let mut requests = Vec::with_capacity(commands.len());
+        let mut unsendable = Vec::new();
+        for command in &commands {
+            match command.message() {
+                Ok(message) => {
+                    requests.push(Request::new(self.genl(message)));
+                    unsendable.push(None);
+                }
+                Err(source) => unsendable.push(Some(Error::Unsendable {
+                    request: command.kind(),
+                    source,
+                })),
+            }
+        }
+        let outcomes = self
+            .transport
+            .batch(requests)
+            .map_err(|source| Error::Transport {
+                request: RequestKind::Apply,
+                source,
+            })?;
+        let mut outcomes = outcomes.into_iter();
+        Ok(commands
+            .into_iter()
+            .zip(unsendable)
+            .map(|(command, unsendable)| match unsendable {
+                Some(error) => Err(error),
+                None => match outcomes.next() {
+                    Some(outcome) => outcome.map_err(|rejection| command.refused(rejection)),
+                    None => Err(Error::Transport {
+                        request: command.kind(),
+                        source: TransportError::Unanswered,
+                    }),
+                },
+            })
+            .collect())
     }
+
     /// See [`Command::CreateVirtualServer`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn create_virtual_server(
         &mut self,
-        _key: VirtualServerKey,
-        _config: VirtualServerConfig,
+        key: VirtualServerKey,
+        config: VirtualServerConfig,
     ) -> Result<(), Error> {
-        stub()
+        self.apply_one(&Command::CreateVirtualServer(key, config))
     }
+
     /// See [`Command::UpdateVirtualServer`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn update_virtual_server(
         &mut self,
-        _key: VirtualServerKey,
-        _config: VirtualServerConfig,
+        key: VirtualServerKey,
+        config: VirtualServerConfig,
     ) -> Result<(), Error> {
-        stub()
+        self.apply_one(&Command::UpdateVirtualServer(key, config))
     }
+
     /// See [`Command::DeleteVirtualServer`].
-    pub fn delete_virtual_server(&mut self, _key: VirtualServerKey) -> Result<(), Error> {
-        stub()
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
+    pub fn delete_virtual_server(&mut self, key: VirtualServerKey) -> Result<(), Error> {
+        self.apply_one(&Command::DeleteVirtualServer(key))
     }
+
     /// See [`Command::CreateRealServer`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn create_real_server(
         &mut self,
-        _of: VirtualServerKey,
-        _key: RealServerKey,
-        _config: RealServerConfig,
+        of: VirtualServerKey,
+        key: RealServerKey,
+        config: RealServerConfig,
     ) -> Result<(), Error> {
-        stub()
+        self.apply_one(&Command::CreateRealServer(of, key, config))
     }
+
     /// See [`Command::UpdateRealServer`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn update_real_server(
         &mut self,
-        _of: VirtualServerKey,
-        _key: RealServerKey,
-        _config: RealServerConfig,
+        of: VirtualServerKey,
+        key: RealServerKey,
+        config: RealServerConfig,
     ) -> Result<(), Error> {
-        stub()
+        self.apply_one(&Command::UpdateRealServer(of, key, config))
     }
+
     /// See [`Command::DeleteRealServer`].
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn delete_real_server(
         &mut self,
-        _of: VirtualServerKey,
-        _key: RealServerKey,
+        of: VirtualServerKey,
+        key: RealServerKey,
     ) -> Result<(), Error> {
-        stub()
+        self.apply_one(&Command::DeleteRealServer(of, key))
     }
-    /// Zeroes the counters of one virtual server and its real servers.
-    pub fn zero(&mut self, _key: &VirtualServerKey) -> Result<(), Error> {
-        stub()
+
+    /// Zeroes the counters of one virtual server and its real servers (`IPVS_CMD_ZERO`; `ipvsadm -Z -t …`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchVirtualServer`]; any [`Error`] of a change.
+    pub fn zero(&mut self, key: &VirtualServerKey) -> Result<(), Error> {
+        self.tell(RequestKind::Zero, Message::zero(key))
     }
-    /// Zeroes all counters.
+
+    /// Zeroes all counters (`IPVS_CMD_ZERO`; `ipvsadm -Z`).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn zero_all(&mut self) -> Result<(), Error> {
-        stub()
+        self.tell(RequestKind::Zero, Message::zero_all())
     }
-    /// Deletes everything.
+
+    /// Deletes every virtual server (`IPVS_CMD_FLUSH`; `ipvsadm -C`), whoever made it.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a change.
     pub fn flush(&mut self) -> Result<(), Error> {
-        stub()
+        self.tell(RequestKind::Flush, Message::flush())
     }
-    /// The running synchronisation daemons.
+
+    /// The running synchronisation daemons (`IPVS_CMD_GET_DAEMON`; `ipvsadm -L --daemon`).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of a read.
     pub fn daemons(&mut self) -> Result<Vec<Daemon>, Error> {
-        stub()
+        let request = RequestKind::ReadDaemons;
+        self.dump(request, Message::get_daemons())?
+            .iter()
+            .map(Message::daemon)
+            .collect::<Result<_, _>>()
+            .map_err(answer(request))
     }
-    /// Starts a synchronisation daemon.
-    pub fn start_daemon(&mut self, _daemon: &Daemon) -> Result<(), Error> {
-        stub()
+
+    /// Starts a synchronisation daemon (`IPVS_CMD_NEW_DAEMON`; `ipvsadm --start-daemon`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] also while a virtual server has a real server of the other family: the kernel has either. Any
+    /// [`Error`] of a change.
+    pub fn start_daemon(&mut self, daemon: &Daemon) -> Result<(), Error> {
+        let request = RequestKind::StartDaemon;
+        let message = Message::start_daemon(daemon)
+            .map_err(|source| Error::Unsendable { request, source })?;
+        self.tell(request, message)
     }
-    /// Stops a synchronisation daemon.
-    pub fn stop_daemon(&mut self, _role: DaemonRole) -> Result<(), Error> {
-        stub()
+
+    /// Stops a synchronisation daemon (`IPVS_CMD_DEL_DAEMON`; `ipvsadm --stop-daemon`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kernel`] with `ESRCH` if none runs; any [`Error`] of a change.
+    pub fn stop_daemon(&mut self, role: DaemonRole) -> Result<(), Error> {
+        self.tell(RequestKind::StopDaemon, Message::stop_daemon(role))
     }
+
+    fn genl(&self, message: Message) -> GenlMessage<Message> {
+        let mut message = GenlMessage::from_payload(message);
+        message.set_resolved_family_id(self.family);
+        message
+    }
+
+    fn apply_one(&mut self, command: &Command) -> Result<(), Error> {
+        let request = command.kind();
+        let message = command
+            .message()
+            .map_err(|source| Error::Unsendable { request, source })?;
+        self.send(request, message)?
+            .map_err(|rejection| command.refused(rejection))
+    }
+
+    /// Asks for a change.
+    fn tell(&mut self, request: RequestKind, message: Message) -> Result<(), Error> {
+        self.send(request, message)?
+            .map_err(|rejection| refused(request, None, rejection))
+    }
+
+    fn send(
+        &mut self,
+        request: RequestKind,
+        message: Message,
+    ) -> Result<Result<(), Rejection>, Error> {
+        let requests = vec![Request::new(self.genl(message))];
+        let failed = |source| Error::Transport { request, source };
+        self.transport
+            .batch(requests)
+            .map_err(failed)?
+            .pop()
+            .ok_or_else(|| failed(TransportError::Unanswered))
+    }
+
+    /// Asks for one reply.
+    fn ask(&mut self, request: RequestKind, message: Message) -> Result<Message, Error> {
+        let message = Request::new(self.genl(message));
+        self.transport
+            .request(message)
+            .map(|reply| reply.payload)
+            .map_err(failed(request))
+    }
+
+    /// Asks for all that matches.
+    fn dump(&mut self, request: RequestKind, message: Message) -> Result<Vec<Message>, Error> {
+        let message = Request::new(self.genl(message));
+        let replies = self.transport.dump(message).map_err(failed(request))?;
+        Ok(replies.into_iter().map(|reply| reply.payload).collect())
+    }
+}
+
+fn failed(request: RequestKind) -> impl Fn(TransportError) -> Error {
+    move |error| match error {
+        TransportError::Rejected(rejection) => refused(request, None, rejection),
+        TransportError::Open(_)
+        | TransportError::Send(_)
+        | TransportError::Receive(_)
+        | TransportError::Overflow
+        | TransportError::Deadline
+        | TransportError::Interrupted
+        | TransportError::Truncated
+        | TransportError::Decode(_)
+        | TransportError::Unanswered => Error::Transport {
+            request,
+            source: error,
+        },
+    }
+}
+
+fn answer(request: RequestKind) -> impl Fn(MessageError) -> Error {
+    move |source| Error::Answer { request, source }
+}
+
+fn opening(source: TransportError) -> Error {
+    Error::Transport {
+        request: RequestKind::Open,
+        source,
+    }
+}
+
+/// Asks the generic netlink controller for the number of the family (`CTRL_CMD_GETFAMILY`).
+fn resolve(transport: &mut Transport) -> Result<u16, Error> {
+    let question = GenlMessage::from_payload(GenlCtrl {
+        cmd: GenlCtrlCmd::GetFamily,
+        nlas: vec![GenlCtrlAttrs::FamilyName(FAMILY_NAME.to_owned())],
+    });
+    let reply =
+        transport
+            .request(Request::new(question))
+            .map_err(|error| match error.rejection() {
+                Some(rejection) if rejection.errno == ENOENT => {
+                    Error::NotAvailable(rejection.clone())
+                }
+                _ => failed(RequestKind::Open)(error),
+            })?;
+    reply
+        .payload
+        .nlas
+        .iter()
+        .find_map(|attribute| {
+            if let GenlCtrlAttrs::FamilyId(family) = attribute {
+                Some(*family)
+            } else {
+                None
+            }
+        })
+        .ok_or_else(|| answer(RequestKind::Open)(MessageError::Missing("CTRL_ATTR_FAMILY_ID")))
 }

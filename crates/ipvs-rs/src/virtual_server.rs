@@ -110,6 +110,10 @@ impl VirtualServerConfig {
 
 /// The bits of `IPVS_SVC_ATTR_FLAGS` that a user sets, without persistence, which is a field of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent bits of one word of the kernel"
+)]
 pub struct Flags {
     /// `IP_VS_SVC_F_SCHED1` 0x08: `sh-fallback`, `mh-fallback`; `ipvsadm -b flag-1`.
     pub scheduler_1: bool,
