@@ -1,1 +1,37 @@
-fn main() {}
+//! `cargo xtask`: every automation of weir. See the commands' help.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a tool for developers: it prints, measures time, reads cargo's environment and copies the output of what it runs"
+)]
+
+mod project;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Every automation of weir",
+    version
+)]
+enum Xtask {
+    /// A virtual machine with the kernels that we test with
+    #[command(subcommand)]
+    Vm(vm::VmCommand),
+}
+
+fn main() -> ExitCode {
+    let done = match Xtask::parse() {
+        Xtask::Vm(command) => command.run(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(2)
+    })
+}
