@@ -159,3 +159,160 @@ fn conflict(frontend: &Frontend, winner: &ObjectName, loser: &ObjectName) -> Fin
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Created;
+    use ipvs::Weight;
+
+    fn frontend(address: &str, port: u16) -> Frontend {
+        Frontend {
+            address: address.parse().unwrap(),
+            port: port.try_into().unwrap(),
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn real_servers(address: &str) -> BTreeMap<RealServerKey, RealServerConfig> {
+        let server = RealServerKey {
+            address: address.parse().unwrap(),
+            port: 8080,
+        };
+        [(server, RealServerConfig::masquerade(Weight::ONE))].into()
+    }
+
+    fn claims(created: Option<i64>, on: Frontend, serving: Serving) -> Claims {
+        let claim = FrontendClaim {
+            port_name: "http".into(),
+            config: VirtualServerConfig::new(Scheduler::RoundRobin),
+            serving,
+        };
+        Claims {
+            created: created.map(Created),
+            frontends: [(on, claim)].into(),
+            vips: [on.address].into(),
+            ..Claims::default()
+        }
+    }
+
+    struct World {
+        index: ClaimIndex,
+        desired: Desired,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                index: ClaimIndex::default(),
+                desired: Desired::new(),
+            }
+        }
+
+        fn set(&mut self, service: &str, claims: Option<Claims>) {
+            let mut touched = TouchedKeys::default();
+            let service = ObjectName::new("default", service);
+            self.index.set(&service, claims, &mut touched);
+            self.desired.arbitrate(&self.index, &touched);
+        }
+
+        fn serves(&self, frontend: Frontend) -> Option<String> {
+            let server = self.desired.virtual_servers.get(&frontend.into())?;
+            let origin = server.origin.as_ref()?;
+            Some(origin.service.name.to_string())
+        }
+
+        fn losers(&self, frontend: Frontend) -> Vec<String> {
+            let lost = self.desired.conflicts.get(&frontend);
+            lost.into_iter()
+                .flatten()
+                .map(|finding| finding.subject.to_string())
+                .collect()
+        }
+    }
+
+    fn claim(created: Option<i64>, on: Frontend) -> Option<Claims> {
+        Some(claims(
+            created,
+            on,
+            Serving::RealServers(real_servers("198.51.100.1")),
+        ))
+    }
+
+    #[test]
+    fn the_older_service_wins_whoever_came_first() {
+        let on = frontend("192.0.2.10", 80);
+        for order in [["a-young", "b-old"], ["b-old", "a-young"]] {
+            let mut world = World::new();
+            for name in order {
+                world.set(name, claim(Some(if name == "b-old" { 1 } else { 2 }), on));
+            }
+            assert_eq!(world.serves(on).as_deref(), Some("b-old"));
+            assert_eq!(world.losers(on), ["Service default/a-young"]);
+        }
+    }
+
+    #[test]
+    fn the_name_decides_between_equals_and_a_date_beats_none() {
+        let on = frontend("192.0.2.10", 80);
+        let mut world = World::new();
+        world.set("b", claim(Some(1), on));
+        world.set("a", claim(Some(1), on));
+        world.set("0", claim(None, on));
+        assert_eq!(world.serves(on).as_deref(), Some("a"));
+        assert_eq!(world.losers(on), ["Service default/b", "Service default/0"]);
+    }
+
+    #[test]
+    fn the_loser_takes_over_and_the_finding_goes() {
+        let on = frontend("192.0.2.10", 80);
+        let mut world = World::new();
+        world.set("old", claim(Some(1), on));
+        world.set("young", claim(Some(2), on));
+        world.set("old", None);
+        assert_eq!(world.serves(on).as_deref(), Some("young"));
+        assert!(world.desired.conflicts.is_empty());
+        world.set("young", None);
+        assert_eq!(world.serves(on), None);
+        assert_eq!(world.desired, Desired::new());
+    }
+
+    #[test]
+    fn a_winner_without_endpoints_keeps_the_frontend() {
+        let on = frontend("192.0.2.10", 80);
+        let mut world = World::new();
+        world.set("young", claim(Some(2), on));
+        world.set("old", Some(claims(Some(1), on, Serving::NoEndpoints)));
+        assert!(!world.desired.virtual_servers.contains_key(&on.into()));
+        assert_eq!(world.losers(on), ["Service default/young"]);
+        assert!(world.desired.vips.contains(&on.address));
+    }
+
+    #[test]
+    fn a_shared_vip_stays_until_the_last_claimant_goes() {
+        let mut world = World::new();
+        world.set("a", claim(None, frontend("192.0.2.10", 80)));
+        world.set("b", claim(None, frontend("192.0.2.10", 81)));
+        world.set("a", None);
+        assert_eq!(world.desired.vips, ["192.0.2.10".parse().unwrap()].into());
+        assert_eq!(world.serves(frontend("192.0.2.10", 80)), None);
+        world.set("b", None);
+        assert!(world.desired.vips.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_claims_an_inert_key_and_leaves_restores_it() {
+        for (address, port) in [("192.0.2.1", 1), ("2001:db8::1", 1)] {
+            let on = frontend(address, port);
+            let mut world = World::new();
+            world.set("a", claim(None, on));
+            let server = &world.desired.virtual_servers[&on.into()];
+            assert_eq!(server.real_servers.len(), 1);
+            world.set("a", Some(claims(None, on, Serving::NoLocalEndpoints)));
+            let server = &world.desired.virtual_servers[&on.into()];
+            assert!(server.real_servers.is_empty());
+            world.set("a", None);
+            assert_eq!(world.desired, Desired::new());
+        }
+    }
+}

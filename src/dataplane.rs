@@ -395,12 +395,12 @@ impl<K: Kernel> Dataplane<K> {
             }
         }
         self.apply_bind(plan, &mut report);
-        self.apply_changes(&plan.retire.iter().collect::<Vec<_>>(), &mut report);
+        let remaining = self.apply_changes(&plan.retire.iter().collect::<Vec<_>>(), &mut report);
         self.apply_unbind(&plan.unbind, &mut report);
         if deletes_device {
             self.apply_device(&plan.device, &mut report);
         }
-        self.forget(plan, &mut report);
+        self.forget(plan, &remaining, &mut report);
         report
     }
 
@@ -427,8 +427,12 @@ impl<K: Kernel> Dataplane<K> {
     }
 
     /// Applies changes side by side, stage by stage, so that each stage is few exchanges. Within a change the order of its steps
-    /// holds, because every plan orders them by stage.
-    fn apply_changes(&mut self, changes: &[&Change], report: &mut Report) {
+    /// holds, because every plan orders them by stage. Tells whose changes were not done to the end.
+    fn apply_changes(
+        &mut self,
+        changes: &[&Change],
+        report: &mut Report,
+    ) -> BTreeSet<VirtualServerKey> {
         let mut failed: BTreeSet<VirtualServerKey> = BTreeSet::new();
         for stage in STAGES {
             let steps: Vec<(VirtualServerKey, &Step)> = changes
@@ -439,6 +443,7 @@ impl<K: Kernel> Dataplane<K> {
                 .collect();
             self.apply_stage(&steps, &mut failed, report);
         }
+        failed
     }
 
     fn apply_stage(
@@ -557,24 +562,9 @@ impl<K: Kernel> Dataplane<K> {
         }
     }
 
-    /// Strikes off what is gone. What could not be deleted stays written down, or it would turn foreign.
-    fn forget(&mut self, plan: &Plan, report: &mut Report) {
-        let failed: BTreeSet<_> = report
-            .failed
-            .iter()
-            .filter_map(|failure| match failure.subject {
-                FailedSubject::VirtualServer(key) => Some(key),
-                FailedSubject::Vip(_) | FailedSubject::Device | FailedSubject::Record => None,
-            })
-            .collect();
-        let unknown = report.failed.iter().any(|failure| match &failure.error {
-            StepError::Kernel(KernelError::Ipvs(error)) => error.is_outcome_unknown(),
-            StepError::Kernel(_) | StepError::Record(_) | StepError::NotTried(_) => false,
-        });
-        if unknown {
-            return;
-        }
-        let forget = plan.forget.difference(&failed).copied().collect();
+    /// Strikes off what is gone. What could not be deleted, or may not have been, stays written down, or it would turn foreign.
+    fn forget(&mut self, plan: &Plan, remaining: &BTreeSet<VirtualServerKey>, report: &mut Report) {
+        let forget = plan.forget.difference(remaining).copied().collect();
         if let Err(error) = self.record.remove(&forget) {
             fail(
                 report,
@@ -662,4 +652,308 @@ fn fail(report: &mut Report, subject: FailedSubject, step: &str, error: StepErro
         step: step.trim_end().to_owned(),
         error,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{FakeKernel, Injected, Operation};
+    use super::record::Scope;
+    use super::*;
+    use ipvs::{Protocol, Scheduler, Weight};
+
+    const ENOMEM: i32 = 12;
+
+    fn key(address: &str) -> VirtualServerKey {
+        VirtualServerKey::Address {
+            address: address.parse().unwrap(),
+            port: 80,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn server(address: &str) -> RealServerKey {
+        RealServerKey {
+            address: address.parse().unwrap(),
+            port: 8080,
+        }
+    }
+
+    fn round_robin() -> VirtualServerConfig {
+        VirtualServerConfig::new(Scheduler::RoundRobin)
+    }
+
+    fn weight(weight: u32) -> RealServerConfig {
+        RealServerConfig::masquerade(Weight(weight))
+    }
+
+    fn change(address: &str, steps: Vec<Step>) -> Change {
+        Change {
+            subject: key(address),
+            steps,
+        }
+    }
+
+    fn creation(address: &str) -> Change {
+        change(
+            address,
+            vec![
+                Step::CreateVirtualServer(round_robin()),
+                Step::CreateRealServer(server("198.51.100.1"), weight(1)),
+            ],
+        )
+    }
+
+    fn dataplane() -> Dataplane<FakeKernel> {
+        Dataplane::new(
+            FakeKernel::default(),
+            "weir0".to_owned(),
+            Record::in_memory(),
+        )
+    }
+
+    /// A dataplane with the device up and virtual servers on these addresses.
+    fn dataplane_with(addresses: &[&str]) -> Dataplane<FakeKernel> {
+        let mut dataplane = dataplane();
+        let plan = Plan {
+            device: vec![DeviceStep::Create, DeviceStep::SetUp],
+            record: addresses.iter().map(|address| key(address)).collect(),
+            changes: addresses.iter().map(|address| creation(address)).collect(),
+            ..Plan::default()
+        };
+        let report = dataplane.apply(&plan);
+        assert!(report.is_success());
+        assert_eq!(report.applied, plan.operations());
+        dataplane
+    }
+
+    fn subjects(report: &Report) -> Vec<FailedSubject> {
+        report
+            .failed
+            .iter()
+            .map(|failure| failure.subject)
+            .collect()
+    }
+
+    #[test]
+    fn a_failed_step_ends_its_change_and_no_other() {
+        let mut dataplane = dataplane_with(&["192.0.2.10", "192.0.2.11"]);
+        dataplane.kernel().fail_when(|operation| match operation {
+            Operation::Ipvs(Command::CreateRealServer(of, ..)) if *of == key("192.0.2.10") => {
+                Some(Injected::Refused(ENOMEM))
+            }
+            _ => None,
+        });
+        let steps = vec![
+            Step::CreateRealServer(server("198.51.100.2"), weight(1)),
+            Step::DeleteRealServer(server("198.51.100.1")),
+        ];
+        let report = dataplane.apply(&Plan {
+            changes: vec![
+                change("192.0.2.10", steps.clone()),
+                change("192.0.2.11", steps),
+            ],
+            ..Plan::default()
+        });
+        assert_eq!(report.applied, 2);
+        assert_eq!(
+            subjects(&report),
+            [FailedSubject::VirtualServer(key("192.0.2.10"))]
+        );
+        let held = |dataplane: &mut Dataplane<FakeKernel>, address| -> Vec<_> {
+            let servers = &dataplane.kernel().virtual_servers[&key(address)].real_servers;
+            servers.keys().copied().collect()
+        };
+        assert_eq!(held(&mut dataplane, "192.0.2.10"), [server("198.51.100.1")]);
+        assert_eq!(held(&mut dataplane, "192.0.2.11"), [server("198.51.100.2")]);
+    }
+
+    #[test]
+    fn deleting_what_is_absent_is_done_and_creating_what_is_present_fails() {
+        let mut dataplane = dataplane_with(&["192.0.2.10"]);
+        let report = dataplane.apply(&Plan {
+            changes: vec![change(
+                "192.0.2.10",
+                vec![Step::DeleteRealServer(server("198.51.100.9"))],
+            )],
+            retire: vec![change("192.0.2.12", vec![Step::DeleteVirtualServer])],
+            unbind: ["192.0.2.13".parse().unwrap()].into(),
+            ..Plan::default()
+        });
+        assert!(report.is_success());
+        assert_eq!(report.applied, 3);
+
+        let report = dataplane.apply(&Plan {
+            changes: vec![creation("192.0.2.10")],
+            ..Plan::default()
+        });
+        assert_eq!(report.applied, 0);
+        assert!(matches!(
+            &report.failed[..],
+            [Failure { error: StepError::Kernel(error), .. }] if error.is_already_exists()
+        ));
+    }
+
+    #[test]
+    fn the_order_of_the_phases_holds() {
+        let mut dataplane = dataplane_with(&["192.0.2.10", "192.0.2.11"]);
+        dataplane.kernel().log.clear();
+        let report = dataplane.apply(&Plan {
+            record: [key("192.0.2.12")].into(),
+            changes: vec![
+                change(
+                    "192.0.2.10",
+                    vec![
+                        Step::CreateRealServer(server("198.51.100.2"), weight(1)),
+                        Step::UpdateRealServer(server("198.51.100.1"), weight(0)),
+                        Step::DeleteRealServer(server("198.51.100.1")),
+                    ],
+                ),
+                creation("192.0.2.12"),
+            ],
+            bind: [("192.0.2.12".parse().unwrap(), Bind::Add)].into(),
+            retire: vec![change("192.0.2.11", vec![Step::DeleteVirtualServer])],
+            unbind: ["192.0.2.11".parse().unwrap()].into(),
+            ..Plan::default()
+        });
+        assert!(report.is_success());
+        let log = &dataplane.kernel().log;
+        let order: Vec<_> = log.iter().map(|line| line.split('(').next()).collect();
+        assert_eq!(
+            order,
+            [
+                "CreateRealServer",
+                "UpdateRealServer",
+                "DeleteRealServer",
+                "CreateVirtualServer",
+                "CreateRealServer",
+                "Add",
+                "DeleteVirtualServer",
+            ]
+            .map(Some)
+        );
+    }
+
+    #[test]
+    fn what_is_new_waits_for_the_record_and_what_exists_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let scope = Scope {
+            boot_id: "a".to_owned(),
+            network_namespace: "4:1".to_owned(),
+        };
+        let (record, _) = Record::open(&directory.path().join("absent"), scope).unwrap();
+        let mut kernel = dataplane_with(&["192.0.2.10"]).kernel;
+        kernel.log.clear();
+        let mut dataplane = Dataplane::new(kernel, "weir0".to_owned(), record);
+        let report = dataplane.apply(&Plan {
+            record: [key("192.0.2.12")].into(),
+            changes: vec![
+                change(
+                    "192.0.2.10",
+                    vec![Step::UpdateRealServer(server("198.51.100.1"), weight(2))],
+                ),
+                creation("192.0.2.12"),
+            ],
+            ..Plan::default()
+        });
+        assert_eq!(report.applied, 1);
+        assert_eq!(
+            subjects(&report),
+            [
+                FailedSubject::Record,
+                FailedSubject::VirtualServer(key("192.0.2.12"))
+            ]
+        );
+        assert!(
+            !dataplane
+                .kernel()
+                .virtual_servers
+                .contains_key(&key("192.0.2.12"))
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_deleted_stays_recorded() {
+        for injected in [
+            Injected::Refused(ENOMEM),
+            Injected::LostBefore,
+            Injected::LostAfter,
+            Injected::NotSent,
+        ] {
+            let addresses = ["192.0.2.10", "192.0.2.11"];
+            let mut dataplane = dataplane_with(&addresses);
+            dataplane.kernel().fail_when(move |operation| {
+                matches!(operation, Operation::Ipvs(_)).then_some(injected)
+            });
+            let plan = Plan {
+                retire: addresses
+                    .map(|address| change(address, vec![Step::DeleteVirtualServer]))
+                    .into(),
+                forget: addresses.map(key).into(),
+                ..Plan::default()
+            };
+            assert!(!dataplane.apply(&plan).is_success());
+            assert_eq!(
+                dataplane.ownership().recorded,
+                addresses.map(key).into(),
+                "{injected:?}"
+            );
+            dataplane.kernel().stop_failing();
+            assert!(dataplane.apply(&plan).is_success());
+            assert!(dataplane.ownership().recorded.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_read_that_fails_anywhere_gives_no_picture() {
+        let mut dataplane = dataplane_with(&["192.0.2.10"]);
+        for broken in [
+            Operation::ReadVirtualServers,
+            Operation::ReadRealServers(key("192.0.2.10")),
+            Operation::ReadLink,
+            Operation::ReadAddresses,
+        ] {
+            let expected = broken.clone();
+            dataplane
+                .kernel()
+                .fail_when(move |operation| (*operation == broken).then_some(Injected::LostBefore));
+            let error = dataplane.observe().unwrap_err();
+            assert!(error.kernel().is_some(), "{expected:?}");
+        }
+        dataplane.kernel().stop_failing();
+        let observed = dataplane.observe().unwrap();
+        assert_eq!(observed.device, Device::Up);
+        assert_eq!(observed.virtual_servers.len(), 1);
+    }
+
+    #[test]
+    fn a_link_of_our_name_that_is_no_dummy_is_refused() {
+        let mut dataplane = dataplane();
+        dataplane.kernel().add_link("weir0", "bridge");
+        let error = dataplane.observe().unwrap_err();
+        assert!(matches!(
+            &error,
+            ObserveError::ForeignDevice { kind, .. } if kind == "bridge"
+        ));
+        assert!(error.kernel().is_none());
+    }
+
+    #[test]
+    fn without_a_device_addresses_wait_and_servers_do_not() {
+        let mut dataplane = dataplane();
+        dataplane.kernel().fail_when(|operation| {
+            (*operation == Operation::ChangeLink).then_some(Injected::Refused(1))
+        });
+        let report = dataplane.apply(&Plan {
+            device: vec![DeviceStep::Create, DeviceStep::SetUp],
+            record: [key("192.0.2.10")].into(),
+            changes: vec![creation("192.0.2.10")],
+            bind: [("192.0.2.10".parse().unwrap(), Bind::Add)].into(),
+            ..Plan::default()
+        });
+        assert_eq!(report.applied, 2);
+        assert_eq!(
+            subjects(&report),
+            [FailedSubject::Device, FailedSubject::Device]
+        );
+    }
 }

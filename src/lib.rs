@@ -6,15 +6,25 @@
 //! ```
 
 pub mod arbitrate;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod diff;
+pub mod document;
+pub mod lock;
 pub mod model;
 pub mod ownership;
 pub mod pipeline;
 pub mod plan;
+pub mod reconcile;
 pub mod resolve;
 pub mod source;
+pub mod stats;
+pub mod status;
 pub mod store;
+pub mod telemetry;
 
 /// An error with everything behind it, on one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

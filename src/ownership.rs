@@ -38,3 +38,53 @@ fn is_on_device(key: &VirtualServerKey, observed: &Observed) -> bool {
 fn is_bound(address: IpAddr, observed: &Observed) -> bool {
     observed.vips.contains_key(&address)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::VipBinding;
+    use ipvs::{Family, Protocol};
+    use std::num::NonZeroU32;
+
+    fn key(address: &str, port: u16) -> VirtualServerKey {
+        VirtualServerKey::Address {
+            address: address.parse().unwrap(),
+            port,
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    #[test]
+    fn a_key_is_ours_by_the_record_by_its_vip_or_by_being_inert() {
+        let observed = Observed {
+            vips: [
+                ("192.0.2.11".parse().unwrap(), VipBinding::AsWanted),
+                ("2001:db8::11".parse().unwrap(), VipBinding::Other),
+            ]
+            .into(),
+            ..Observed::default()
+        };
+        let mark = |mark| VirtualServerKey::Mark {
+            mark: NonZeroU32::new(mark).unwrap(),
+            family: Family::Ipv4,
+        };
+        let ownership = Ownership {
+            recorded: [key("192.0.2.10", 80), mark(7)].into(),
+        };
+        for (subject, ours) in [
+            (key("192.0.2.10", 80), true),
+            (key("192.0.2.10", 81), false),
+            (key("192.0.2.11", 80), true),
+            (key("192.0.2.11", 81), true),
+            (key("2001:db8::11", 80), true),
+            (key("192.0.2.12", 80), false),
+            (mark(7), true),
+            (mark(8), false),
+            (key("192.0.2.1", 1), true),
+            (key("2001:db8::1", 1), true),
+            (key("192.0.2.1", 2), false),
+        ] {
+            assert_eq!(ownership.owns(&subject, &observed), ours, "{subject}");
+        }
+    }
+}

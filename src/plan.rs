@@ -8,9 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use ipvs::{ForwardMethod, RealServerConfig, RealServerKey, VirtualServerConfig, VirtualServerKey};
+use ipvs::{
+    Connections, ForwardMethod, RealServerConfig, RealServerKey, VirtualServerConfig,
+    VirtualServerKey,
+};
 
-use crate::dataplane::StepError;
+use crate::dataplane::{
+    Device, Observed, ObservedRealServer, ObservedVirtualServer, StepError, VipBinding,
+};
 
 /// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -100,6 +105,73 @@ impl Plan {
             })
             .sum();
         self.device.len() + steps(&self.changes) + bind + steps(&self.retire) + self.unbind.len()
+    }
+}
+
+impl Plan {
+    /// What is in the kernel once all of this is done.
+    pub fn project(&self, mut observed: Observed) -> Observed {
+        for step in &self.device {
+            observed.device = match step {
+                DeviceStep::Create => Device::Down,
+                DeviceStep::SetUp => Device::Up,
+                DeviceStep::Delete => {
+                    observed.vips.clear();
+                    Device::Absent
+                }
+            };
+        }
+        for change in self.changes.iter().chain(&self.retire) {
+            change.project(&mut observed.virtual_servers);
+        }
+        for vip in self.bind.keys() {
+            observed.vips.insert(*vip, VipBinding::AsWanted);
+        }
+        for vip in &self.unbind {
+            observed.vips.remove(vip);
+        }
+        observed
+    }
+}
+
+impl Change {
+    fn project(&self, servers: &mut BTreeMap<VirtualServerKey, ObservedVirtualServer>) {
+        for step in &self.steps {
+            match step {
+                Step::CreateVirtualServer(config) => {
+                    let server = ObservedVirtualServer {
+                        config: config.clone(),
+                        real_servers: BTreeMap::new(),
+                    };
+                    servers.insert(self.subject, server);
+                }
+                Step::DeleteVirtualServer => {
+                    servers.remove(&self.subject);
+                }
+                Step::UpdateVirtualServer(config) => {
+                    if let Some(server) = servers.get_mut(&self.subject) {
+                        server.config = config.clone();
+                    }
+                }
+                Step::CreateRealServer(key, config) | Step::UpdateRealServer(key, config) => {
+                    if let Some(server) = servers.get_mut(&self.subject) {
+                        let real = server
+                            .real_servers
+                            .entry(*key)
+                            .or_insert(ObservedRealServer {
+                                config: *config,
+                                connections: Connections::default(),
+                            });
+                        real.config = *config;
+                    }
+                }
+                Step::DeleteRealServer(key) => {
+                    if let Some(server) = servers.get_mut(&self.subject) {
+                        server.real_servers.remove(key);
+                    }
+                }
+            }
+        }
     }
 }
 

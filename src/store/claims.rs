@@ -189,3 +189,84 @@ fn remove<K: Ord>(index: &mut BTreeMap<K, BTreeSet<ObjectName>>, key: &K, servic
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipvs::Scheduler;
+
+    fn frontend(text: &str, protocol: Protocol) -> Frontend {
+        let address: SocketAddr = text.parse().unwrap();
+        Frontend {
+            address: address.ip(),
+            port: address.port().try_into().unwrap(),
+            protocol,
+        }
+    }
+
+    fn claims(frontends: &[Frontend]) -> Claims {
+        let claim = FrontendClaim {
+            port_name: "".into(),
+            config: VirtualServerConfig::new(Scheduler::RoundRobin),
+            serving: Serving::NoEndpoints,
+        };
+        Claims {
+            frontends: frontends.iter().map(|on| (*on, claim.clone())).collect(),
+            vips: frontends.iter().map(|on| on.address).collect(),
+            ..Claims::default()
+        }
+    }
+
+    #[test]
+    fn frontends_sort_as_virtual_servers_do() {
+        let sorted = [
+            frontend("192.0.2.9:80", Protocol::Tcp),
+            frontend("192.0.2.10:53", Protocol::Tcp),
+            frontend("192.0.2.10:80", Protocol::Tcp),
+            frontend("192.0.2.1:53", Protocol::Udp),
+            frontend("[2001:db8::1]:53", Protocol::Tcp),
+        ];
+        let mut shuffled = sorted;
+        shuffled.reverse();
+        shuffled.sort();
+        assert_eq!(shuffled, sorted);
+    }
+
+    #[test]
+    fn what_was_claimed_before_and_what_is_claimed_now_are_touched() {
+        let before = frontend("192.0.2.10:80", Protocol::Tcp);
+        let after = frontend("192.0.2.11:80", Protocol::Tcp);
+        let service = ObjectName::new("default", "a");
+        let mut index = ClaimIndex::default();
+        index.set(
+            &service,
+            Some(claims(&[before])),
+            &mut TouchedKeys::default(),
+        );
+        let mut touched = TouchedKeys::default();
+        index.set(&service, Some(claims(&[after])), &mut touched);
+        assert_eq!(touched.frontends, [before, after].into());
+        assert_eq!(touched.vips, [before.address, after.address].into());
+        assert_eq!(index.frontends().collect::<Vec<_>>(), [&after]);
+        assert_eq!(index.vips().collect::<Vec<_>>(), [&after.address]);
+        assert!(!index.is_claimed(&before.address));
+    }
+
+    #[test]
+    fn claimants_of_one_frontend_are_told_apart() {
+        let on = frontend("192.0.2.10:80", Protocol::Tcp);
+        let (a, b) = (ObjectName::new("x", "a"), ObjectName::new("x", "b"));
+        let mut index = ClaimIndex::default();
+        let mut touched = TouchedKeys::default();
+        index.set(&a, Some(claims(&[on])), &mut touched);
+        index.set(&b, Some(claims(&[on])), &mut touched);
+        let names = |index: &ClaimIndex| -> Vec<_> {
+            let claimants = index.claimants(&on);
+            claimants.map(|(name, _, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&index), [a.clone(), b.clone()]);
+        index.set(&a, None, &mut touched);
+        assert_eq!(names(&index), [b]);
+        assert!(index.is_claimed(&on.address));
+    }
+}

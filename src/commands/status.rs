@@ -1,0 +1,89 @@
+//! `weir status`: asks the running weir; shows the kernel alone when it is down.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::cli::{StatusArgs, StatusOutput};
+use crate::commands::{Exit, Outcome, print, say};
+use crate::config::HostConfig;
+use crate::control::{self, AskError, Question};
+use crate::dataplane::addresses::Addresses;
+use crate::model::Problems;
+use crate::status::{Context, State, StatusDocument};
+
+/// Runs the command.
+///
+/// # Errors
+/// When the arguments cannot be.
+pub fn status(args: StatusArgs) -> Outcome {
+    let host = HostConfig::try_from(args.host)?;
+    let (document, exit) = match control::ask::<StatusDocument>(&host.run_dir, Question::Status) {
+        Ok(document) => {
+            let exit = if document.state == State::Converged {
+                Exit::Fine
+            } else {
+                Exit::Different
+            };
+            (document, exit)
+        }
+        Err(error) => {
+            say(&format!("weir: {}", crate::error_chain(&error)));
+            (kernel_alone(&host, &error), Exit::NoAnswer)
+        }
+    };
+    match args.output {
+        StatusOutput::Table => print(&document.table(args.brief))?,
+        StatusOutput::Json => print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?,
+    }
+    Ok(exit)
+}
+
+/// What the kernel says when weir does not: forwarding goes on without us.
+fn kernel_alone(host: &HostConfig, why: &AskError) -> StatusDocument {
+    let mut reasons = vec![
+        why.to_string(),
+        "below is what the kernel does meanwhile".to_owned(),
+    ];
+    let vips = vips(&host.device).unwrap_or_else(|reason| {
+        reasons.push(reason);
+        BTreeSet::new()
+    });
+    let entries = match ipvs::proc::read() {
+        Ok(text) => ipvs::proc::parse(&text).unwrap_or_else(|error| {
+            reasons.push(error.to_string());
+            Vec::new()
+        }),
+        Err(error) => {
+            reasons.push(format!(
+                "{}; is the module ip_vs loaded?",
+                crate::error_chain(&error)
+            ));
+            Vec::new()
+        }
+    };
+    let context = Context {
+        node: "",
+        state: State::Down,
+        reasons,
+        device: &host.device,
+        vips,
+        last_pass: None,
+        desired: None,
+        problems: &Problems::default(),
+    };
+    StatusDocument::new(context, entries)
+}
+
+fn vips(device: &str) -> Result<BTreeSet<IpAddr>, String> {
+    let mut addresses = Addresses::open().map_err(|error| crate::error_chain(&error))?;
+    let link = addresses
+        .link(device)
+        .map_err(|error| crate::error_chain(&error))?;
+    match link {
+        Some(link) => addresses
+            .addresses(&link)
+            .map(|vips| vips.into_keys().collect())
+            .map_err(|error| crate::error_chain(&error)),
+        None => Ok(BTreeSet::new()),
+    }
+}

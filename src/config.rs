@@ -1,0 +1,126 @@
+//! Arguments as typed, turned into settings that are checked. The only reader of the environment.
+
+use std::path::PathBuf;
+
+use crate::cli::{HostArgs, NodeArgs};
+
+/// The longest name of a network device (`IFNAMSIZ` without its NUL).
+const LONGEST_DEVICE_NAME: usize = 15;
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `--device`
+    #[error(
+        "--device {0:?} cannot name a network device: 1 to 15 characters without spaces, / and :, not . or .."
+    )]
+    Device(String),
+    /// `--node-name`
+    #[error("--node-name {0:?} cannot name a node: lower case letters, digits, - and .")]
+    NodeName(String),
+    /// No `--node-name`, and a host name that is none.
+    #[error("the host name {0:?} cannot name a node; set --node-name or NODE_NAME")]
+    HostName(String),
+}
+
+/// Settings about the host, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The directory of the control socket and of the record of what weir owns.
+    pub run_dir: PathBuf,
+    /// The dummy device that carries the VIPs.
+    pub device: String,
+}
+
+impl TryFrom<HostArgs> for HostConfig {
+    type Error = ConfigError;
+
+    fn try_from(args: HostArgs) -> Result<Self, Self::Error> {
+        let fits = (1..=LONGEST_DEVICE_NAME).contains(&args.device.len());
+        let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+        if !fits || !args.device.bytes().all(allowed) || [".", ".."].contains(&args.device.as_str())
+        {
+            return Err(ConfigError::Device(args.device));
+        }
+        Ok(Self {
+            run_dir: args.run_dir,
+            device: args.device,
+        })
+    }
+}
+
+/// The name of this node: as given, else the host name; in lower case without spaces around it, as kubelet and kube-proxy take it.
+///
+/// # Errors
+/// When neither can be the name of a Node.
+pub fn node_name(args: NodeArgs) -> Result<String, ConfigError> {
+    match args.node_name {
+        Some(given) => {
+            let name = given.trim().to_lowercase();
+            if is_node_name(&name) {
+                Ok(name)
+            } else {
+                Err(ConfigError::NodeName(given))
+            }
+        }
+        None => {
+            let host = rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned();
+            let name = host.trim().to_lowercase();
+            if is_node_name(&name) {
+                Ok(name)
+            } else {
+                Err(ConfigError::HostName(host))
+            }
+        }
+    }
+}
+
+/// RFC 1123, as the API server checks the name of a Node.
+fn is_node_name(name: &str) -> bool {
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
+    };
+    let ends_well = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    name.len() <= 253
+        && name.bytes().all(allowed)
+        && ends_well(name.bytes().next())
+        && ends_well(name.bytes().next_back())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(device: &str) -> Result<HostConfig, ConfigError> {
+        HostConfig::try_from(HostArgs {
+            run_dir: "/run/weir".into(),
+            device: device.to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_device_is_named_as_the_kernel_allows() {
+        for good in ["dummy-weir0", "a", "123456789012345"] {
+            assert!(host(good).is_ok(), "{good}");
+        }
+        for bad in ["", "1234567890123456", "a b", "a/b", "a:b", "..", "é"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_named_as_kubernetes_allows() {
+        let name = |given: &str| {
+            node_name(NodeArgs {
+                node_name: Some(given.to_owned()),
+            })
+        };
+        assert_eq!(name(" Node-1.example.org ").unwrap(), "node-1.example.org");
+        for bad in ["", "a_b", "-a", "a.", "ä"] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
+    }
+}
