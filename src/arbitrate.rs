@@ -231,12 +231,12 @@ mod tests {
         }
     }
 
-    fn claim(created: Option<i64>, on: Frontend) -> Option<Claims> {
-        Some(claims(
+    fn serving(created: Option<i64>, on: Frontend) -> Claims {
+        claims(
             created,
             on,
             Serving::RealServers(real_servers("198.51.100.1")),
-        ))
+        )
     }
 
     #[test]
@@ -245,7 +245,10 @@ mod tests {
         for order in [["a-young", "b-old"], ["b-old", "a-young"]] {
             let mut world = World::new();
             for name in order {
-                world.set(name, claim(Some(if name == "b-old" { 1 } else { 2 }), on));
+                world.set(
+                    name,
+                    Some(serving(Some(if name == "b-old" { 1 } else { 2 }), on)),
+                );
             }
             assert_eq!(world.serves(on).as_deref(), Some("b-old"));
             assert_eq!(world.losers(on), ["Service default/a-young"]);
@@ -256,9 +259,9 @@ mod tests {
     fn the_name_decides_between_equals_and_a_date_beats_none() {
         let on = frontend("192.0.2.10", 80);
         let mut world = World::new();
-        world.set("b", claim(Some(1), on));
-        world.set("a", claim(Some(1), on));
-        world.set("0", claim(None, on));
+        world.set("b", Some(serving(Some(1), on)));
+        world.set("a", Some(serving(Some(1), on)));
+        world.set("0", Some(serving(None, on)));
         assert_eq!(world.serves(on).as_deref(), Some("a"));
         assert_eq!(world.losers(on), ["Service default/b", "Service default/0"]);
     }
@@ -267,8 +270,8 @@ mod tests {
     fn the_loser_takes_over_and_the_finding_goes() {
         let on = frontend("192.0.2.10", 80);
         let mut world = World::new();
-        world.set("old", claim(Some(1), on));
-        world.set("young", claim(Some(2), on));
+        world.set("old", Some(serving(Some(1), on)));
+        world.set("young", Some(serving(Some(2), on)));
         world.set("old", None);
         assert_eq!(world.serves(on).as_deref(), Some("young"));
         assert!(world.desired.conflicts.is_empty());
@@ -281,7 +284,7 @@ mod tests {
     fn a_winner_without_endpoints_keeps_the_frontend() {
         let on = frontend("192.0.2.10", 80);
         let mut world = World::new();
-        world.set("young", claim(Some(2), on));
+        world.set("young", Some(serving(Some(2), on)));
         world.set("old", Some(claims(Some(1), on, Serving::NoEndpoints)));
         assert!(!world.desired.virtual_servers.contains_key(&on.into()));
         assert_eq!(world.losers(on), ["Service default/young"]);
@@ -291,8 +294,8 @@ mod tests {
     #[test]
     fn a_shared_vip_stays_until_the_last_claimant_goes() {
         let mut world = World::new();
-        world.set("a", claim(None, frontend("192.0.2.10", 80)));
-        world.set("b", claim(None, frontend("192.0.2.10", 81)));
+        world.set("a", Some(serving(None, frontend("192.0.2.10", 80))));
+        world.set("b", Some(serving(None, frontend("192.0.2.10", 81))));
         world.set("a", None);
         assert_eq!(world.desired.vips, ["192.0.2.10".parse().unwrap()].into());
         assert_eq!(world.serves(frontend("192.0.2.10", 80)), None);
@@ -305,7 +308,7 @@ mod tests {
         for (address, port) in [("192.0.2.1", 1), ("2001:db8::1", 1)] {
             let on = frontend(address, port);
             let mut world = World::new();
-            world.set("a", claim(None, on));
+            world.set("a", Some(serving(None, on)));
             let server = &world.desired.virtual_servers[&on.into()];
             assert_eq!(server.real_servers.len(), 1);
             world.set("a", Some(claims(None, on, Serving::NoLocalEndpoints)));

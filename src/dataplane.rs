@@ -926,6 +926,19 @@ mod tests {
     }
 
     #[test]
+    fn a_virtual_server_that_goes_between_two_reads_is_no_failure() {
+        const ESRCH: i32 = 3;
+        let mut dataplane = dataplane_with(&["192.0.2.10", "192.0.2.11"]);
+        dataplane.kernel().fail_when(|operation| {
+            (*operation == Operation::ReadRealServers(key("192.0.2.10")))
+                .then_some(Injected::Refused(ESRCH))
+        });
+        let observed = dataplane.observe().unwrap();
+        let keys: Vec<_> = observed.virtual_servers.into_keys().collect();
+        assert_eq!(keys, [key("192.0.2.11")]);
+    }
+
+    #[test]
     fn a_link_of_our_name_that_is_no_dummy_is_refused() {
         let mut dataplane = dataplane();
         dataplane.kernel().add_link("weir0", "bridge");

@@ -138,7 +138,7 @@ fn update(wanted: &DesiredVirtualServer, present: &ObservedVirtualServer) -> Vec
         match present.real_servers.get(server) {
             None => steps.push(Step::CreateRealServer(*server, *config)),
             Some(real) if real.config != *config => {
-                steps.push(Step::UpdateRealServer(*server, *config))
+                steps.push(Step::UpdateRealServer(*server, *config));
             }
             Some(_) => {}
         }

@@ -253,3 +253,233 @@ impl<T: PartialEq> Kept<T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Finding, ServiceType, TrafficPolicy};
+    use ipvs::Family;
+
+    fn name(name: &str) -> ObjectName {
+        ObjectName::new("default", name)
+    }
+
+    fn parsed<T>(of: &str, value: T) -> Parsed<T> {
+        Parsed {
+            name: name(of),
+            value: Some(value),
+            problems: Problems::default(),
+        }
+    }
+
+    fn service(of: &str, has_selector: bool) -> Parsed<Service> {
+        parsed(
+            of,
+            Service {
+                name: name(of),
+                created: None,
+                service_type: ServiceType::ClusterIp,
+                headless: false,
+                cluster_ips: Vec::new(),
+                ports: Vec::new(),
+                has_selector,
+                affinity: None,
+                internal_traffic_policy: TrafficPolicy::Cluster,
+            },
+        )
+    }
+
+    fn slice_value(of: &str, service: &str) -> EndpointSlice {
+        EndpointSlice {
+            name: name(of),
+            service: name(service),
+            family: Family::Ipv4,
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    fn slice(of: &str, service: &str) -> Parsed<EndpointSlice> {
+        parsed(of, slice_value(of, service))
+    }
+
+    fn endpoints(of: &str) -> Parsed<Endpoints> {
+        let value = Endpoints {
+            name: name(of),
+            slices: vec![slice_value("from-endpoints", of)],
+        };
+        parsed(of, value)
+    }
+
+    fn finding(of: &str) -> Problems {
+        Problems {
+            findings: vec![Finding {
+                subject: Subject::Object(Kind::Service, name(of)),
+                field: String::new(),
+                problem: "it is wrong".to_owned(),
+                consequence: "it is ignored".to_owned(),
+            }],
+            notes: Vec::new(),
+        }
+    }
+
+    fn touched(services: &[&str]) -> Touched {
+        Touched {
+            services: services.iter().map(|service| name(service)).collect(),
+            nodes: BTreeSet::new(),
+        }
+    }
+
+    /// The names of the slices that a Service is served from.
+    fn slices_of(store: &Store, service: &str) -> Option<Vec<String>> {
+        let view = store.service(&name(service))?;
+        let names = view.slices.iter().map(|slice| slice.name.name.to_string());
+        Some(names.collect())
+    }
+
+    fn services(change: Change<Service>) -> Event {
+        Event::Services(change)
+    }
+
+    fn slices(change: Change<EndpointSlice>) -> Event {
+        Event::EndpointSlices(change)
+    }
+
+    #[test]
+    fn every_kind_is_waited_for_until_it_was_reported_whole() {
+        let mut store = Store::default();
+        store.apply(services(Change::Upsert(service("a", true))));
+        assert_eq!(
+            store.waiting_for(),
+            [
+                Kind::Service,
+                Kind::EndpointSlice,
+                Kind::Endpoints,
+                Kind::Node
+            ]
+        );
+        store.apply(services(Change::Replaced(Vec::new())));
+        store.apply(slices(Change::Replaced(Vec::new())));
+        store.apply(Event::Endpoints(Change::Replaced(Vec::new())));
+        assert_eq!(store.waiting_for(), [Kind::Node]);
+        store.apply(Event::Nodes(Change::Replaced(Vec::new())));
+        assert!(store.waiting_for().is_empty());
+        store.apply(services(Change::Remove(name("a"))));
+        assert!(store.waiting_for().is_empty());
+    }
+
+    #[test]
+    fn a_slice_that_is_relabelled_moves_and_touches_both_services() {
+        let mut store = Store::default();
+        for of in ["a", "b"] {
+            store.apply(services(Change::Upsert(service(of, true))));
+        }
+        assert_eq!(
+            store.apply(slices(Change::Upsert(slice("s", "a")))),
+            touched(&["a"])
+        );
+        assert_eq!(
+            store.apply(slices(Change::Upsert(slice("s", "b")))),
+            touched(&["a", "b"])
+        );
+        assert_eq!(slices_of(&store, "a"), Some(vec![]));
+        assert_eq!(slices_of(&store, "b"), Some(vec!["s".to_owned()]));
+    }
+
+    #[test]
+    fn a_slice_of_no_service_waits_for_it() {
+        let mut store = Store::default();
+        store.apply(slices(Change::Upsert(slice("s", "a"))));
+        assert_eq!(slices_of(&store, "a"), None);
+        store.apply(services(Change::Upsert(service("a", true))));
+        assert_eq!(slices_of(&store, "a"), Some(vec!["s".to_owned()]));
+    }
+
+    #[test]
+    fn a_slice_that_cannot_be_used_any_more_leaves_its_service() {
+        let mut store = Store::default();
+        store.apply(services(Change::Upsert(service("a", true))));
+        store.apply(slices(Change::Upsert(slice("s", "a"))));
+        let broken = Parsed {
+            value: None,
+            ..slice("s", "a")
+        };
+        assert_eq!(store.apply(slices(Change::Upsert(broken))), touched(&["a"]));
+        assert_eq!(slices_of(&store, "a"), Some(vec![]));
+    }
+
+    #[test]
+    fn what_a_replacement_does_not_hold_is_gone() {
+        let mut store = Store::default();
+        store.apply(services(Change::Replaced(vec![
+            service("a", true),
+            service("b", true),
+        ])));
+        let replaced = store.apply(services(Change::Replaced(vec![service("b", true)])));
+        assert_eq!(replaced, touched(&["a"]));
+        assert!(store.service(&name("a")).is_none());
+        assert!(store.service(&name("b")).is_some());
+    }
+
+    #[test]
+    fn what_changes_nothing_touches_nothing() {
+        let mut store = Store::default();
+        store.apply(services(Change::Replaced(vec![service("a", true)])));
+        store.apply(slices(Change::Replaced(vec![slice("s", "a")])));
+        for event in [
+            services(Change::Replaced(vec![service("a", true)])),
+            services(Change::Upsert(service("a", true))),
+            services(Change::Remove(name("b"))),
+            slices(Change::Replaced(vec![slice("s", "a")])),
+            slices(Change::Upsert(slice("s", "a"))),
+            Event::Source(finding("a")),
+        ] {
+            assert_eq!(store.apply(event.clone()), touched(&[]), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn endpoints_count_only_without_a_selector_and_without_slices() {
+        let mut store = Store::default();
+        for (of, has_selector) in [("chosen", true), ("by-hand", false)] {
+            store.apply(services(Change::Upsert(service(of, has_selector))));
+            assert_eq!(
+                store.apply(Event::Endpoints(Change::Upsert(endpoints(of)))),
+                touched(&[of])
+            );
+        }
+        assert_eq!(slices_of(&store, "chosen"), Some(vec![]));
+        let mirrored = Some(vec!["from-endpoints".to_owned()]);
+        assert_eq!(slices_of(&store, "by-hand"), mirrored);
+        store.apply(slices(Change::Upsert(slice("s", "by-hand"))));
+        assert_eq!(slices_of(&store, "by-hand"), Some(vec!["s".to_owned()]));
+        store.apply(slices(Change::Remove(name("s"))));
+        assert_eq!(slices_of(&store, "by-hand"), mirrored);
+        store.apply(Event::Endpoints(Change::Remove(name("by-hand"))));
+        assert_eq!(slices_of(&store, "by-hand"), Some(vec![]));
+    }
+
+    #[test]
+    fn problems_follow_their_object() {
+        let mut store = Store::default();
+        let bad = Parsed {
+            name: name("a"),
+            value: None,
+            problems: finding("a"),
+        };
+        let findings = |store: &Store| -> usize {
+            store
+                .problems()
+                .map(|problems| problems.findings.len())
+                .sum()
+        };
+        assert_eq!(store.apply(services(Change::Upsert(bad))), touched(&["a"]));
+        assert!(store.service(&name("a")).is_none());
+        assert_eq!(findings(&store), 1);
+        store.apply(Event::Source(finding("b")));
+        assert_eq!(findings(&store), 2);
+        store.apply(Event::Source(Problems::default()));
+        store.apply(services(Change::Upsert(service("a", true))));
+        assert_eq!(findings(&store), 0);
+    }
+}

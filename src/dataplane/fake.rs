@@ -158,7 +158,25 @@ impl FakeKernel {
             .and_then(|failures| failures(operation))
     }
 
-    /// Fails a read or a change of links, if the test wants it to.
+    /// Fails a read of IPVS, if the test wants it to.
+    fn check_ipvs(
+        &mut self,
+        operation: &Operation,
+        request: RequestKind,
+    ) -> Result<(), KernelError> {
+        match self.injected(operation) {
+            None => Ok(()),
+            Some(Injected::Refused(errno)) => Err(refused_read(request, errno).into()),
+            Some(injected @ (Injected::LostBefore | Injected::LostAfter | Injected::NotSent)) => {
+                Err(KernelError::Ipvs(Error::Transport {
+                    request,
+                    source: transport_error(injected),
+                }))
+            }
+        }
+    }
+
+    /// Fails a read of links, if the test wants it to.
     fn check(&mut self, operation: &Operation, request: &'static str) -> Result<(), KernelError> {
         match self.injected(operation) {
             None => Ok(()),
@@ -301,7 +319,10 @@ impl Kernel for FakeKernel {
     fn virtual_servers(
         &mut self,
     ) -> Result<BTreeMap<VirtualServerKey, VirtualServerConfig>, KernelError> {
-        self.check(&Operation::ReadVirtualServers, "read virtual servers")?;
+        self.check_ipvs(
+            &Operation::ReadVirtualServers,
+            RequestKind::ReadVirtualServers,
+        )?;
         let configs = self.virtual_servers.iter();
         Ok(configs
             .map(|(key, server)| (*key, server.config.clone()))
@@ -312,14 +333,11 @@ impl Kernel for FakeKernel {
         &mut self,
         key: &VirtualServerKey,
     ) -> Result<BTreeMap<RealServerKey, ObservedRealServer>, KernelError> {
-        self.check(&Operation::ReadRealServers(*key), "read real servers")?;
+        let request = RequestKind::ReadRealServers;
+        self.check_ipvs(&Operation::ReadRealServers(*key), request)?;
         match self.virtual_servers.get(key) {
             Some(server) => Ok(server.real_servers.clone()),
-            None => Err(Error::NoSuchVirtualServer {
-                request: RequestKind::ReadRealServers,
-                rejection: rejection(ESRCH),
-            }
-            .into()),
+            None => Err(refused_read(request, ESRCH).into()),
         }
     }
 
@@ -505,6 +523,15 @@ fn transport_error(injected: Injected) -> TransportError {
         Injected::Refused(_) | Injected::LostBefore | Injected::LostAfter => {
             TransportError::Overflow
         }
+    }
+}
+
+fn refused_read(request: RequestKind, errno: i32) -> Error {
+    let rejection = rejection(errno);
+    match errno {
+        EPERM => Error::PermissionDenied { request, rejection },
+        ESRCH => Error::NoSuchVirtualServer { request, rejection },
+        _ => Error::Kernel { request, rejection },
     }
 }
 
