@@ -40,7 +40,9 @@ pub enum Command {
 /// `weir run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Files and directories with Services, EndpointSlices, Endpoints and Nodes, as YAML or JSON; - is standard input
+    /// Files and directories of Kubernetes objects, as YAML or JSON; - is standard input
+    ///
+    /// Services, slices of endpoints, Endpoints and Nodes are read, all other kinds skipped.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub manifests: Vec<PathBuf>,
     /// This node.
@@ -71,7 +73,9 @@ pub struct StatusArgs {
 /// `weir render`
 #[derive(Debug, Args)]
 pub struct RenderArgs {
-    /// Files and directories with Services, EndpointSlices, Endpoints and Nodes, as YAML or JSON; - is standard input
+    /// Files and directories of Kubernetes objects, as YAML or JSON; - is standard input
+    ///
+    /// Services, slices of endpoints, Endpoints and Nodes are read, all other kinds skipped.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub manifests: Vec<PathBuf>,
     /// How to print it
@@ -128,7 +132,7 @@ pub struct HostArgs {
 /// Settings about logging.
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// What to log to standard error: error, warn, info, debug or trace, also per module as weir::reconcile=debug
+    /// What to log to standard error: error, warn, info, debug or trace, also per module, such as `weir::reconcile=debug`
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "WEIR_LOG")]
     pub log_level: String,
     /// How to log

@@ -54,27 +54,23 @@ impl TryFrom<HostArgs> for HostConfig {
 /// # Errors
 /// When neither can be the name of a Node.
 pub fn node_name(args: NodeArgs) -> Result<String, ConfigError> {
-    match args.node_name {
-        Some(given) => {
-            let name = given.trim().to_lowercase();
-            if is_node_name(&name) {
-                Ok(name)
-            } else {
-                Err(ConfigError::NodeName(given))
-            }
-        }
-        None => {
-            let host = rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned();
-            let name = host.trim().to_lowercase();
-            if is_node_name(&name) {
-                Ok(name)
-            } else {
-                Err(ConfigError::HostName(host))
-            }
-        }
+    if let Some(given) = args.node_name {
+        let name = given.trim().to_lowercase();
+        return if is_node_name(&name) {
+            Ok(name)
+        } else {
+            Err(ConfigError::NodeName(given))
+        };
+    }
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let name = host.trim().to_lowercase();
+    if is_node_name(&name) {
+        Ok(name)
+    } else {
+        Err(ConfigError::HostName(host))
     }
 }
 

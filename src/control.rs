@@ -184,7 +184,7 @@ async fn snapshot(answers: &Answers) -> io::Result<Snapshot> {
     if answers.inputs.send(Input::Ask(reply)).await.is_err() {
         return Err(stopping());
     }
-    answer.await.or_else(|_gone| Err(stopping()))
+    answer.await.map_err(|_gone| stopping())
 }
 
 async fn status(answers: &Answers) -> io::Result<StatusDocument> {
@@ -194,7 +194,7 @@ async fn status(answers: &Answers) -> io::Result<StatusDocument> {
     if answers.stats.send(reply).await.is_err() {
         return Err(stopping());
     }
-    let reading = reading.await.or_else(|_gone| Err(stopping()))?;
+    let reading = reading.await.map_err(|_gone| stopping())?;
     let mut reasons = snapshot.reasons;
     let mut state = snapshot.state;
     let entries = match reading {

@@ -261,10 +261,12 @@ fn write_config(text: &mut String, config: &VirtualServerConfig) -> fmt::Result 
             Netmask::V6(prefix) => write!(text, " -M {prefix}")?,
         }
     }
-    let names = match config.scheduler {
-        Scheduler::SourceHashing => ["sh-fallback", "sh-port", "flag-3"],
-        Scheduler::Maglev => ["mh-fallback", "mh-port", "flag-3"],
-        _ => ["flag-1", "flag-2", "flag-3"],
+    let names = if config.scheduler == Scheduler::SourceHashing {
+        ["sh-fallback", "sh-port", "flag-3"]
+    } else if config.scheduler == Scheduler::Maglev {
+        ["mh-fallback", "mh-port", "flag-3"]
+    } else {
+        ["flag-1", "flag-2", "flag-3"]
     };
     let flags = [
         config.flags.scheduler_1,
@@ -284,11 +286,12 @@ fn write_config(text: &mut String, config: &VirtualServerConfig) -> fmt::Result 
 }
 
 fn forward_flag(forward: ForwardMethod) -> &'static str {
-    match forward {
-        ForwardMethod::Tunnel(_) => "-i",
-        ForwardMethod::DirectRoute => "-g",
-        // Weir's own are all masqueraded; what the kernel chose itself is shown as what was asked for.
-        _ => "-m",
+    if let ForwardMethod::Tunnel(_) = forward {
+        "-i"
+    } else if forward == ForwardMethod::DirectRoute {
+        "-g"
+    } else {
+        "-m"
     }
 }
 

@@ -182,7 +182,7 @@ impl fmt::Display for Plan {
             match step {
                 DeviceStep::Create => writeln!(f, "+ device")?,
                 DeviceStep::SetUp => writeln!(f, "~ device up")?,
-                DeviceStep::Delete => writeln!(f, "- device")?,
+                DeviceStep::Delete => {}
             }
         }
         for change in &self.changes {
@@ -199,6 +199,9 @@ impl fmt::Display for Plan {
         }
         for vip in &self.unbind {
             writeln!(f, "- vip {vip}")?;
+        }
+        if self.device.contains(&DeviceStep::Delete) {
+            writeln!(f, "- device with all its addresses")?;
         }
         Ok(())
     }
@@ -239,7 +242,7 @@ impl fmt::Display for Change {
                     )?;
                 }
                 Step::DeleteRealServer(server) => {
-                    writeln!(f, "- real server {subject} -> {server}")?
+                    writeln!(f, "- real server {subject} -> {server}")?;
                 }
             }
         }

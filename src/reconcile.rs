@@ -115,7 +115,8 @@ impl<K: Kernel> Reconciler<K> {
     pub fn run(mut self, runtime: &Handle, mut inputs: mpsc::Receiver<Input>) {
         let mut deadline = now() + AUDIT;
         loop {
-            let woken = runtime.block_on(timeout_at(deadline.into(), inputs.recv()));
+            let woken =
+                runtime.block_on(async { timeout_at(deadline.into(), inputs.recv()).await });
             let first = match woken {
                 Ok(None) => return,
                 Ok(Some(input)) => Some(input),
@@ -136,7 +137,7 @@ impl<K: Kernel> Reconciler<K> {
             }
             let next = self.pass(started);
             deadline = now() + self.wait(next);
-            runtime.block_on(tokio::time::sleep(PAUSE));
+            runtime.block_on(async { tokio::time::sleep(PAUSE).await });
         }
     }
 

@@ -125,9 +125,9 @@ fn note_nothing_to_serve(
 ) {
     let why = match serving {
         Serving::RealServers(_) => return,
-        Serving::NoEndpoints => "no endpoint is ready: connections are refused",
+        Serving::NoEndpoints => "no endpoint is ready: nothing to connect to yet",
         Serving::NoLocalEndpoints => {
-            "internalTrafficPolicy is Local and no endpoint is on this node: connections are dropped"
+            "internalTrafficPolicy is Local and no endpoint is on this node: not served here"
         }
     };
     let name = if port.name.is_empty() {

@@ -203,7 +203,7 @@ impl StatusDocument {
         let mut text = self.header();
         if !brief && !self.virtual_servers.is_empty() {
             // Writing to a String cannot fail.
-            let written = write!(text, "\n{}\n", self.rows());
+            let written = write!(text, "\n{}\n", trimmed(&self.rows()));
             debug_assert!(written.is_ok());
         }
         text
@@ -331,6 +331,15 @@ impl StatusDocument {
     }
 }
 
+/// A table without spaces at the ends of its lines.
+pub fn trimmed(table: &Table) -> String {
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n")
+}
+
 fn number(value: u32) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
@@ -386,16 +395,13 @@ fn virtual_server(context: &Context<'_>, entry: &Entry) -> VirtualServerStatus {
                 ..base
             }
         }
-        Subject::Address(VirtualServerKey::Mark { mark, .. }) => VirtualServerStatus {
-            address: mark.to_string(),
-            real_servers: real_servers(entry, None),
-            ..base
-        },
-        Subject::Mark(mark) => VirtualServerStatus {
-            address: mark.to_string(),
-            real_servers: real_servers(entry, None),
-            ..base
-        },
+        Subject::Address(VirtualServerKey::Mark { mark, .. }) | Subject::Mark(mark) => {
+            VirtualServerStatus {
+                address: mark.to_string(),
+                real_servers: real_servers(entry, None),
+                ..base
+            }
+        }
     }
 }
 

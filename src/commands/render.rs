@@ -11,6 +11,7 @@ use crate::document::{self, RenderDocument};
 use crate::pipeline::Pipeline;
 use crate::resolve::Settings;
 use crate::source::manifests::Manifests;
+use crate::status::trimmed;
 
 /// Runs the command.
 ///
@@ -91,5 +92,5 @@ fn table(document: &RenderDocument) -> String {
         column.set_padding((0, 2));
     }
     let vips: Vec<_> = document.vips.iter().map(ToString::to_string).collect();
-    format!("{}\n\nVIPs: {}\n", table.trim_fmt(), vips.join(", "))
+    format!("{}\n\nVIPs: {}\n", trimmed(&table), vips.join(", "))
 }

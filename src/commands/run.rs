@@ -83,7 +83,9 @@ impl Part {
     /// Waits for its end without blocking the runtime, whose timers the thread may need to end.
     async fn join(self) {
         // The sender is dropped and never used: what comes is always its end.
-        drop(self.ended.await);
+        if !self.ended.is_terminated() {
+            drop(self.ended.await);
+        }
         if self.handle.join().is_err() {
             error!("the thread {} panicked", self.name);
         }

@@ -200,41 +200,39 @@ fn plain(message: RouteNetlinkMessage) -> Request<RouteNetlinkMessage> {
 }
 
 fn read_link(name: &str, message: &LinkMessage) -> Link {
-    let kind = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::LinkInfo(infos) => infos.iter().find_map(|info| match info {
-                LinkInfo::Kind(kind) => Some(kind.to_string()),
-                _ => None,
-            }),
-            _ => None,
-        });
     Link {
         name: name.to_owned(),
         index: message.header.index,
-        kind: kind.unwrap_or_default(),
+        kind: message.attributes.iter().find_map(kind).unwrap_or_default(),
         up: message.header.flags.contains(LinkFlags::Up),
     }
 }
 
-fn read_address(message: &AddressMessage) -> Option<IpAddr> {
-    let local = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-    local.or_else(|| {
-        message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            })
+fn kind(attribute: &LinkAttribute) -> Option<String> {
+    let LinkAttribute::LinkInfo(infos) = attribute else {
+        return None;
+    };
+    infos.iter().find_map(|info| {
+        if let LinkInfo::Kind(kind) = info {
+            Some(kind.to_string())
+        } else {
+            None
+        }
     })
+}
+
+/// `IFA_LOCAL` where there is one (IPv4, and IPv6 with a peer), else `IFA_ADDRESS`.
+fn read_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut found = None;
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(address) = attribute {
+            return Some(*address);
+        }
+        if let AddressAttribute::Address(address) = attribute {
+            found = Some(*address);
+        }
+    }
+    found
 }
 
 /// The kernel gives every link an address of `fe80::/64`; it is no VIP.
@@ -255,11 +253,12 @@ fn host_length(address: IpAddr) -> u8 {
 fn binding(message: &AddressMessage, address: IpAddr) -> VipBinding {
     let right = match Family::of(address) {
         Family::Ipv4 => message.header.scope == AddressScope::Host,
-        Family::Ipv6 => message.attributes.iter().any(|attribute| match attribute {
-            AddressAttribute::CacheInfo(life) => {
+        Family::Ipv6 => message.attributes.iter().any(|attribute| {
+            if let AddressAttribute::CacheInfo(life) = attribute {
                 life.ifa_preferred == 0 && life.ifa_valid == FOREVER
+            } else {
+                false
             }
-            _ => false,
         }),
     };
     if right && message.header.prefix_len == host_length(address) {
@@ -305,8 +304,9 @@ fn rejected(request: &'static str, rejection: Rejection) -> KernelError {
 }
 
 fn failed(request: &'static str, source: TransportError) -> KernelError {
-    match source {
-        TransportError::Rejected(rejection) => rejected(request, rejection),
-        source => KernelError::Transport { request, source },
+    if let TransportError::Rejected(rejection) = source {
+        rejected(request, rejection)
+    } else {
+        KernelError::Transport { request, source }
     }
 }

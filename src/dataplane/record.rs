@@ -75,6 +75,12 @@ pub enum Found {
     Ignored(String),
 }
 
+/// The part of the document that every version has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Document {
     version: u32,
@@ -184,10 +190,6 @@ impl RecordFile {
 
 fn decode(bytes: &[u8], scope: &Scope) -> (BTreeSet<VirtualServerKey>, Found) {
     let ignored = |reason: String| (BTreeSet::new(), Found::Ignored(reason));
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
     match serde_json::from_slice::<Version>(bytes) {
         Ok(Version { version }) if version == VERSION => {}
         Ok(Version { version }) => {

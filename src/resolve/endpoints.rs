@@ -47,7 +47,7 @@ impl Selection {
             .filter(|(_, endpoint)| is_serving_while_terminating(endpoint.conditions))
             .collect();
 
-        let topology = Topology::of(ready.iter().map(|(_, endpoint)| *endpoint), node);
+        let topology = Topology::of(&ready.iter().map(|(_, endpoint)| *endpoint), node);
         let is_local = |endpoint: &Endpoint| endpoint.node.as_ref() == Some(&node.name);
 
         let mut cluster = keys(
@@ -134,7 +134,7 @@ enum Topology {
 }
 
 impl Topology {
-    fn of<'a>(ready: impl Iterator<Item = &'a &'a Endpoint> + Clone, node: &NodeFacts) -> Self {
+    fn of<'a>(ready: &(impl Iterator<Item = &'a &'a Endpoint> + Clone), node: &NodeFacts) -> Self {
         let all = |hinted: fn(&Endpoint) -> bool| {
             let mut endpoints = ready.clone().peekable();
             endpoints.peek().is_some() && endpoints.all(|endpoint| hinted(endpoint))

@@ -154,7 +154,7 @@ impl Root {
 
     /// Replaces what can be read; what cannot be is kept and reported. Returns the causes.
     fn reread(&mut self, problems: &mut Problems) -> Vec<ManifestError> {
-        if self.read_once {
+        if self.read_once || self.path == Path::new(STDIN) {
             return Vec::new();
         }
         let found = match files::find(&self.path) {

@@ -102,9 +102,9 @@ pub enum Serving {
 /// All claims, by Service and by what they claim.
 #[derive(Debug, Default)]
 pub struct ClaimIndex {
-    by_service: BTreeMap<ObjectName, Claims>,
-    by_frontend: BTreeMap<Frontend, BTreeSet<ObjectName>>,
-    by_vip: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    services: BTreeMap<ObjectName, Claims>,
+    frontends: BTreeMap<Frontend, BTreeSet<ObjectName>>,
+    vips: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
 }
 
 /// Keys whose desired state may have changed.
@@ -119,29 +119,29 @@ pub struct TouchedKeys {
 impl ClaimIndex {
     /// Sets a Service's claims (`None` if it has none any more) and adds what that touches.
     pub fn set(&mut self, service: &ObjectName, claims: Option<Claims>, touched: &mut TouchedKeys) {
-        if let Some(before) = self.by_service.remove(service) {
+        if let Some(before) = self.services.remove(service) {
             for frontend in before.frontends.into_keys() {
-                remove(&mut self.by_frontend, &frontend, service);
+                remove(&mut self.frontends, &frontend, service);
                 touched.frontends.insert(frontend);
             }
             for vip in before.vips {
-                remove(&mut self.by_vip, &vip, service);
+                remove(&mut self.vips, &vip, service);
                 touched.vips.insert(vip);
             }
         }
         let Some(claims) = claims else { return };
         for frontend in claims.frontends.keys() {
-            self.by_frontend
+            self.frontends
                 .entry(*frontend)
                 .or_default()
                 .insert(service.clone());
             touched.frontends.insert(*frontend);
         }
         for vip in &claims.vips {
-            self.by_vip.entry(*vip).or_default().insert(service.clone());
+            self.vips.entry(*vip).or_default().insert(service.clone());
             touched.vips.insert(*vip);
         }
-        self.by_service.insert(service.clone(), claims);
+        self.services.insert(service.clone(), claims);
     }
 
     /// Who claims a frontend, and with what.
@@ -150,34 +150,34 @@ impl ClaimIndex {
         frontend: &Frontend,
     ) -> impl Iterator<Item = (&ObjectName, &Claims, &FrontendClaim)> {
         let frontend = *frontend;
-        self.by_frontend
+        self.frontends
             .get(&frontend)
             .into_iter()
             .flatten()
             .filter_map(move |service| {
-                let claims = self.by_service.get(service)?;
+                let claims = self.services.get(service)?;
                 Some((service, claims, claims.frontends.get(&frontend)?))
             })
     }
 
     /// Whether any Service wants this address local.
     pub fn is_claimed(&self, vip: &IpAddr) -> bool {
-        self.by_vip.contains_key(vip)
+        self.vips.contains_key(vip)
     }
 
     /// Every frontend that anybody claims.
     pub fn frontends(&self) -> impl Iterator<Item = &Frontend> {
-        self.by_frontend.keys()
+        self.frontends.keys()
     }
 
     /// Every address that anybody wants local.
     pub fn vips(&self) -> impl Iterator<Item = &IpAddr> {
-        self.by_vip.keys()
+        self.vips.keys()
     }
 
     /// What resolving the Services gave rise to.
     pub fn problems(&self) -> impl Iterator<Item = &Problems> {
-        self.by_service.values().map(|claims| &claims.problems)
+        self.services.values().map(|claims| &claims.problems)
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Placed>, ManifestErr
 fn documents(path: &Path, text: &str) -> Result<Vec<Document>, ManifestError> {
     let format = format(path);
     let looks_like_json = text.trim_start().starts_with(['{', '[']);
-    if format == Format::Yaml && !looks_like_json || format == Format::Unsaid && !looks_like_json {
+    if format != Format::Json && !looks_like_json {
         return yaml(path, text);
     }
     let json_error = match json(path, text) {

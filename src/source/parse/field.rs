@@ -62,7 +62,9 @@ impl Report {
     }
 
     /// The object, with what was found.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Parsed<T> {
+    pub(super) fn finish<T>(mut self, value: Option<T>) -> Parsed<T> {
+        // Labels are read one by one and may say the same of the mapping around them.
+        self.problems.findings.dedup();
         Parsed {
             name: self.name,
             value,

@@ -294,7 +294,7 @@ fn notes(service: &Service, root: &Field<'_>, report: &mut Report) {
         let name = spec.get("externalName").and_then(Value::as_str);
         report.note(format!(
             "DNS only (externalName {}): nothing to program",
-            show_text(name.unwrap_or_default())
+            plain(name.unwrap_or_default())
         ));
         return;
     }
@@ -336,11 +336,7 @@ fn left_out(
         Some(Value::Array(list)) => list.clone(),
         _ => Vec::new(),
     };
-    // Addresses are shown without quotes.
-    let plain = |value: &Value| match value.as_str() {
-        Some(text) if address::parse(text).is_some() => text.to_owned(),
-        _ => show(value),
-    };
+    let shown = |value: &Value| value.as_str().map_or_else(|| show(value), plain);
     let outside = matches!(
         service_type,
         ServiceType::NodePort | ServiceType::LoadBalancer
@@ -359,18 +355,18 @@ fn left_out(
     let local = spec.get("externalTrafficPolicy").and_then(Value::as_str) == Some("Local");
     found.push((
         "spec.externalIPs",
-        external.iter().map(plain).collect::<Vec<_>>(),
+        external.iter().map(shown).collect::<Vec<_>>(),
     ));
     if service_type == ServiceType::LoadBalancer {
         let ingress = list(object.pointer("/status/loadBalancer/ingress"))
             .iter()
             .filter_map(|ingress| ingress.get("ip"))
-            .map(plain)
+            .map(shown)
             .collect();
         found.push(("status.loadBalancer.ingress[].ip", ingress));
         let ranges = list(spec.get("loadBalancerSourceRanges"))
             .iter()
-            .map(show)
+            .map(shown)
             .collect();
         found.push(("spec.loadBalancerSourceRanges", ranges));
     }
@@ -378,6 +374,16 @@ fn left_out(
         found.push(("spec.externalTrafficPolicy", vec!["Local".to_owned()]));
     }
     found
+}
+
+/// Text that is a host name, an address or a range, as it is; other text quoted.
+fn plain(text: &str) -> String {
+    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/');
+    if !text.is_empty() && text.len() <= 253 && text.chars().all(usual) {
+        text.to_owned()
+    } else {
+        show_text(text)
+    }
 }
 
 fn enumerate(values: &[String]) -> String {
