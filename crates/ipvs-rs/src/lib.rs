@@ -31,7 +31,7 @@ pub use real_server::{
     Connections, RealServer, RealServerConfig, RealServerKey, Thresholds, Weight,
 };
 pub use scheduler::Scheduler;
-pub use stats::Stats;
+pub use stats::{Rates, Stats};
 pub use timeouts::Timeouts;
 pub use virtual_server::{
     Flags, Netmask, Persistence, VirtualServer, VirtualServerConfig, VirtualServerKey,

@@ -297,15 +297,15 @@ impl GenlFamily for Message {
 impl Emitable for Message {
     fn buffer_len(&self) -> usize {
         match &self.body {
-            Body::Attributes(attributes) => attributes.as_slice().buffer_len(),
-            Body::Info(attributes) => attributes.as_slice().buffer_len(),
+            Body::Attributes(attributes) => value::length_of_all(attributes),
+            Body::Info(attributes) => value::length_of_all(attributes),
         }
     }
 
     fn emit(&self, buffer: &mut [u8]) {
         match &self.body {
-            Body::Attributes(attributes) => attributes.as_slice().emit(buffer),
-            Body::Info(attributes) => attributes.as_slice().emit(buffer),
+            Body::Attributes(attributes) => value::emit_all(attributes, buffer),
+            Body::Info(attributes) => value::emit_all(attributes, buffer),
         }
     }
 }

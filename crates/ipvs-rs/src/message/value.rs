@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{DecodeError, Emitable, NLA_F_NESTED, NlaBuffer, NlasIterator};
+use netlink_packet_core::{
+    DecodeError, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE, Nla, NlaBuffer, NlasIterator,
+};
 
 use super::MessageError;
 use crate::{Family, Netmask};
@@ -32,6 +34,39 @@ pub(super) fn parse_all<T: FromAttribute>(bytes: &[u8]) -> Result<Vec<T>, Decode
     NlasIterator::new(bytes)
         .map(|attribute| T::from_attribute(&attribute?))
         .collect()
+}
+
+/// How many bytes [`emit_all`] fills.
+pub(super) fn length_of_all<T: Nla>(attributes: &[T]) -> usize {
+    attributes
+        .iter()
+        .map(|attribute| NLA_HEADER_SIZE + attribute.value_len().next_multiple_of(NLA_ALIGNTO))
+        .sum()
+}
+
+/// Writes a list of attributes. The crate for netlink has a function for it, which loses one of the two flags of a type that has
+/// both (netlink-packet-core 0.9.0); what came with both must leave with both.
+pub(super) fn emit_all<T: Nla>(attributes: &[T], mut buffer: &mut [u8]) {
+    for attribute in attributes {
+        let value = attribute.value_len();
+        let length = u16::try_from(NLA_HEADER_SIZE + value).unwrap_or(u16::MAX);
+        let padded = value.next_multiple_of(NLA_ALIGNTO);
+        let Some((header, rest)) = buffer.split_first_chunk_mut::<NLA_HEADER_SIZE>() else {
+            return;
+        };
+        copy(
+            header,
+            [length.to_ne_bytes(), attribute.kind().to_ne_bytes()].as_flattened(),
+        );
+        let Some((room, rest)) = rest.split_at_mut_checked(padded) else {
+            return;
+        };
+        room.fill(0);
+        if let Some(room) = room.get_mut(..value) {
+            attribute.emit_value(room);
+        }
+        buffer = rest;
+    }
 }
 
 fn copy(buffer: &mut [u8], bytes: &[u8]) {
@@ -221,11 +256,7 @@ impl Value for String {
 }
 
 /// A list of attributes inside one. The kernel's own lists lack the flag; requests carry it, as those of `ipvsadm` do.
-impl<T> Value for Vec<T>
-where
-    T: FromAttribute,
-    for<'a> &'a [T]: Emitable,
-{
+impl<T: FromAttribute + Nla> Value for Vec<T> {
     const FLAGS: u16 = NLA_F_NESTED;
 
     fn get(bytes: &[u8]) -> Option<Self> {
@@ -233,11 +264,11 @@ where
     }
 
     fn length(&self) -> usize {
-        self.as_slice().buffer_len()
+        length_of_all(self)
     }
 
     fn put(&self, buffer: &mut [u8]) {
-        self.as_slice().emit(buffer);
+        emit_all(self, buffer);
     }
 }
 
