@@ -18,7 +18,7 @@ mod error;
 mod files;
 mod text;
 
-pub use error::{ManifestError, YamlError};
+pub use error::{ManifestError, ManifestProblem, YamlError};
 use files::{Fingerprint, Found};
 
 /// The path that means standard input.
@@ -85,7 +85,7 @@ impl Manifests {
         let mut passing = false;
         for root in &mut self.roots {
             for error in root.reread(&mut problems) {
-                passing |= error.may_pass();
+                passing |= error.problem.may_pass();
             }
         }
         // What may succeed next time although no file changes has to be tried again.
@@ -102,7 +102,7 @@ impl Manifests {
     fn fingerprints(&self) -> Vec<Fingerprint> {
         self.roots
             .iter()
-            .filter(|root| root.path != Path::new(STDIN) && !root.read_once)
+            .filter(|root| root.path != Path::new(STDIN))
             .flat_map(|root| files::fingerprints(&root.path))
             .collect()
     }
@@ -131,15 +131,13 @@ impl Root {
             return Ok((self.files.clone(), true));
         }
         if self.path == Path::new(STDIN) {
+            let name = Path::new("standard input");
             let mut bytes = Vec::new();
             std::io::stdin()
                 .lock()
                 .read_to_end(&mut bytes)
-                .map_err(|source| ManifestError::Read {
-                    path: self.path.clone(),
-                    source,
-                })?;
-            let objects = text::read(Path::new("standard input"), &bytes)?;
+                .map_err(|error| ManifestError::at(name, ManifestProblem::Read(error)))?;
+            let objects = text::read(name, &bytes)?;
             return Ok((BTreeMap::from([(self.path.clone(), objects)]), true));
         }
         let found = files::find(&self.path)?;
@@ -160,8 +158,8 @@ impl Root {
         let found = match files::find(&self.path) {
             Ok(found) => found,
             Err(error) => {
-                let kept = !self.files.is_empty();
-                problems.findings.push(unreadable(&self.path, &error, kept));
+                let kept = Kept::if_any(self.files.first_key_value());
+                problems.findings.push(unreadable(&error, kept));
                 return vec![error];
             }
         };
@@ -176,7 +174,7 @@ impl Root {
                     let kept = before.remove(&path);
                     problems
                         .findings
-                        .push(unreadable(&path, &error, kept.is_some()));
+                        .push(unreadable(&error, Kept::if_any(kept.as_ref())));
                     self.files.extend(kept.map(|objects| (path, objects)));
                     errors.push(error);
                 }
@@ -187,22 +185,32 @@ impl Root {
 }
 
 fn read_file(path: &Path) -> Result<Vec<Placed>, ManifestError> {
-    let bytes = std::fs::read(path).map_err(|source| ManifestError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| ManifestError::at(path, ManifestProblem::Read(error)))?;
     text::read(path, &bytes)
 }
 
-fn unreadable(path: &Path, error: &ManifestError, kept: bool) -> Finding {
+/// What is left of a file that cannot be read.
+#[derive(Debug, Clone, Copy)]
+enum Kept {
+    LastRead,
+    Nothing,
+}
+
+impl Kept {
+    fn if_any<T>(last: Option<T>) -> Self {
+        last.map_or(Self::Nothing, |_| Self::LastRead)
+    }
+}
+
+fn unreadable(error: &ManifestError, kept: Kept) -> Finding {
     Finding {
-        subject: Subject::File(path.display().to_string()),
+        subject: Subject::File(error.place.clone()),
         field: String::new(),
-        problem: error.chain(),
-        consequence: if kept {
-            "what was last read of it stays in use".to_owned()
-        } else {
-            "nothing of it is used".to_owned()
+        problem: error.problem.chain(),
+        consequence: match kept {
+            Kept::LastRead => "what was last read of the file stays in use".to_owned(),
+            Kept::Nothing => "nothing of the file is used".to_owned(),
         },
     }
 }

@@ -3,85 +3,83 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use thiserror::Error;
 
-/// Why manifests could not be read.
+/// Manifests could not be read. Prints as `place: problem`; the cause, with line and column where there are any, is its source.
+#[derive(Debug)]
+pub struct ManifestError {
+    /// The file or directory and, where only a part of it is meant, the document.
+    pub place: String,
+    /// What went wrong there.
+    pub problem: ManifestProblem,
+}
+
+/// What went wrong with a file or directory.
 #[derive(Debug, Error)]
-pub enum ManifestError {
+pub enum ManifestProblem {
     /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    #[error("cannot be read")]
+    Read(#[source] io::Error),
     /// The directory cannot be listed.
-    #[error("cannot list the directory {}", path.display())]
-    List {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    #[error("the directory cannot be listed")]
+    List(#[source] io::Error),
     /// The directory has no manifests in it.
     #[error(
-        "the directory {} holds no *.yaml, *.yml or *.json; put manifests there (subdirectories are not read) or name a file",
-        path.display()
+        "the directory holds no *.yaml, *.yml or *.json; put manifests there (subdirectories are not read) or name a file"
     )]
-    NoManifests {
-        /// The directory.
-        path: PathBuf,
-    },
+    NoManifests,
     /// The file has nothing in it, as if it was just being written.
     #[error(
-        "{} is empty; if there are to be no objects, write `apiVersion: v1`, `kind: List`, `items: []`",
-        path.display()
+        "the file is empty; if there are to be no objects, write `apiVersion: v1`, `kind: List`, `items: []`"
     )]
-    Blank {
-        /// The file.
-        path: PathBuf,
-    },
+    Blank,
     /// The file is not text.
-    #[error("{} is not text in UTF-8: line {line}", path.display())]
+    #[error("not UTF-8 in line {line}")]
     Encoding {
-        /// The file.
-        path: PathBuf,
         /// The line of the first byte that is wrong, from 1.
         line: usize,
         /// The cause.
         source: std::str::Utf8Error,
     },
     /// The file is not YAML.
-    #[error("{} is not YAML", path.display())]
-    Yaml {
-        /// The file.
-        path: PathBuf,
-        /// The cause, with line and column.
-        source: YamlError,
-    },
+    #[error("not YAML")]
+    Yaml(#[source] YamlError),
     /// The file is not JSON.
-    #[error("{} is not JSON", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The cause, with line and column.
-        source: serde_json::Error,
-    },
+    #[error("not JSON")]
+    Json(#[source] serde_json::Error),
     /// A document is something else than a mapping, so the file is no manifest.
-    #[error("{place} is {found}, not an object with apiVersion and kind; is this a manifest?")]
+    #[error("{found}, not an object with apiVersion and kind; is this a manifest?")]
     NoObject {
-        /// File and document.
-        place: String,
         /// What stands there.
-        found: String,
+        found: &'static str,
     },
 }
 
 impl ManifestError {
-    /// The error with its causes, on one line.
+    pub(super) fn at(path: &Path, problem: ManifestProblem) -> Self {
+        Self {
+            place: path.display().to_string(),
+            problem,
+        }
+    }
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.problem)
+    }
+}
+
+impl Error for ManifestError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.problem.source()
+    }
+}
+
+impl ManifestProblem {
+    /// The problem with its causes, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -96,18 +94,18 @@ impl ManifestError {
     /// disk failed. An absent file, a lack of permission and bad content show in `stat` when they change.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Read { source, .. } | Self::List { source, .. } => !matches!(
+            Self::Read(source) | Self::List(source) => !matches!(
                 source.kind(),
                 io::ErrorKind::NotFound
                     | io::ErrorKind::PermissionDenied
                     | io::ErrorKind::IsADirectory
                     | io::ErrorKind::NotADirectory
             ),
-            Self::NoManifests { .. }
-            | Self::Blank { .. }
+            Self::NoManifests
+            | Self::Blank
             | Self::Encoding { .. }
-            | Self::Yaml { .. }
-            | Self::Json { .. }
+            | Self::Yaml(_)
+            | Self::Json(_)
             | Self::NoObject { .. } => false,
         }
     }

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::ManifestError;
+use super::{ManifestError, ManifestProblem};
 
 /// What a path leads to.
 #[derive(Debug)]
@@ -28,24 +28,18 @@ impl Found {
 
 /// Follows symbolic links: a mounted `ConfigMap` is a directory of links through a link to a directory.
 pub(super) fn find(path: &Path) -> Result<Found, ManifestError> {
-    let metadata = fs::metadata(path).map_err(|source| ManifestError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let metadata = fs::metadata(path)
+        .map_err(|error| ManifestError::at(path, ManifestProblem::Read(error)))?;
     if metadata.is_file() {
         return Ok(Found::File(path.to_owned()));
     }
     if !metadata.is_dir() {
         return Ok(Found::Stream(path.to_owned()));
     }
-    let paths = list(path).map_err(|source| ManifestError::List {
-        path: path.to_owned(),
-        source,
-    })?;
+    let paths =
+        list(path).map_err(|error| ManifestError::at(path, ManifestProblem::List(error)))?;
     if paths.is_empty() {
-        return Err(ManifestError::NoManifests {
-            path: path.to_owned(),
-        });
+        return Err(ManifestError::at(path, ManifestProblem::NoManifests));
     }
     Ok(Found::Directory(paths))
 }
@@ -104,7 +98,10 @@ impl From<&Metadata> for Stat {
 /// The path and, if it is a directory, the manifests in it.
 pub(super) fn fingerprints(path: &Path) -> Vec<Fingerprint> {
     let of = |path: PathBuf| {
-        let stat = fs::metadata(&path).ok();
+        // A stream is read once and looks the same for ever.
+        let stat = fs::metadata(&path)
+            .ok()
+            .filter(|metadata| metadata.is_file() || metadata.is_dir());
         Fingerprint {
             stat: stat.as_ref().map(Stat::from),
             path,

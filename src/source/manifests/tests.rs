@@ -61,6 +61,13 @@ impl Read {
     }
 }
 
+fn failure(error: &ManifestError, directory: &Path) -> String {
+    strip(
+        &format!("{}: {}", error.place, error.problem.chain()),
+        directory,
+    )
+}
+
 fn strip(text: &str, directory: &Path) -> String {
     text.replace(&format!("{}/", directory.display()), "")
         .replace(&directory.display().to_string(), "DIR")
@@ -77,7 +84,7 @@ fn load_one(name: &str, content: impl AsRef<[u8]>) -> Result<Read, String> {
     manifests([path])
         .load()
         .map(Read::of)
-        .map_err(|error| strip(&error.chain(), directory.path()))
+        .map_err(|error| failure(&error, directory.path()))
 }
 
 #[test]
@@ -90,7 +97,7 @@ fn reads_yaml_and_json_of_one_or_more_documents() {
     let yaml = "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n";
     for (name, content, expected) in [
         ("a.yaml", yaml.to_owned(), vec!["a"]),
-        ("a.yml", format!("\u{feff}# comment\n---\n# nothing\n---\n{yaml}---\n---\n{}", yaml.replace('a', "a").replace("name: a", "name: b")), vec!["a", "b"]),
+        ("a.yml", format!("\u{feff}# comment\n---\n# nothing\n---\n{yaml}---\n---\n{}", yaml.replace("name: a", "name: b")), vec!["a", "b"]),
         ("a.json", node("a"), vec!["a"]),
         ("a.json", format!("\u{feff}{}{}null", node("a"), node("b")), vec!["a", "b"]),
         ("a.json", list.clone(), vec!["a", "b"]),
@@ -118,64 +125,64 @@ fn a_file_that_is_no_manifest_is_a_failed_read() {
         (
             "a.yaml",
             "apiVersion: v1\nkind: Service\n metadata:\n",
-            "a.yaml is not YAML: mapping values are not allowed in this context at line 3, column 10",
+            "a.yaml: not YAML: mapping values are not allowed in this context at line 3, column 10",
         ),
         (
             "a.yaml",
             "apiVersion: v1\nkind: Node\nkind: Node\n",
-            "a.yaml is not YAML: duplicate mapping key `kind` is not allowed here at line 3, column 1",
+            "a.yaml: not YAML: duplicate mapping key `kind` is not allowed here at line 3, column 1",
         ),
         (
             "a.yaml",
             "a: 1\n---\nb: 'x\n",
-            "a.yaml is not YAML: unclosed quote at line 3, column 4",
+            "a.yaml: not YAML: unclosed quote at line 3, column 4",
         ),
         (
             "a.yaml",
             "{a: 1\n",
-            "a.yaml is not YAML: unclosed bracket '{' at line 1, column 1",
+            "a.yaml: not YAML: unclosed bracket '{' at line 1, column 1",
         ),
         (
             "a.json",
             "{\"a\": 1,\n \"b\" 2}",
-            "a.json is not JSON: expected `:` at line 2 column 6",
+            "a.json: not JSON: expected `:` at line 2 column 6",
         ),
         (
             "a.json",
             "{a: 1}",
-            "a.json is not JSON: key must be a string at line 1 column 2",
+            "a.json: not JSON: key must be a string at line 1 column 2",
         ),
         (
             "a",
             "{\"a\": 1}\n{\"b\": ",
-            "a is not JSON: EOF while parsing a value at line 2 column 6",
+            "a: not JSON: EOF while parsing a value at line 2 column 6",
         ),
         (
             "a.yaml",
             "just some text\n",
-            "a.yaml: document 1 (line 1) is text, not an object with apiVersion and kind; is this a manifest?",
+            "a.yaml: document 1 (line 1): text, not an object with apiVersion and kind; is this a manifest?",
         ),
         (
             "a.yaml",
             "a: 1\n---\n- 1\n",
-            "a.yaml: document 2 (line 3) is a list, not an object with apiVersion and kind; is this a manifest?",
+            "a.yaml: document 2 (line 3): a list, not an object with apiVersion and kind; is this a manifest?",
         ),
         (
             "a.json",
             "[{}]",
-            "a.json: document 1 is a list, not an object with apiVersion and kind; is this a manifest?",
+            "a.json: document 1: a list, not an object with apiVersion and kind; is this a manifest?",
         ),
         (
             "a.yaml",
             " \n\n",
-            "a.yaml is empty; if there are to be no objects, write `apiVersion: v1`, `kind: List`, `items: []`",
+            "a.yaml: the file is empty; if there are to be no objects, write `apiVersion: v1`, `kind: List`, `items: []`",
         ),
     ] {
         assert_eq!(load_one(name, content).unwrap_err(), expected, "{content}");
     }
     assert_eq!(
         load_one("a.yaml", b"a: 1\nb: \xff\n").unwrap_err(),
-        "a.yaml is not text in UTF-8: line 2: invalid utf-8 sequence of 1 bytes from index 8"
+        "a.yaml: not UTF-8 in line 2: invalid utf-8 sequence of 1 bytes from index 8"
     );
     let nested = "[".repeat(100_000);
     assert!(load_one("a.yaml", &nested).is_err());
@@ -186,19 +193,14 @@ fn a_file_that_is_no_manifest_is_a_failed_read() {
 fn a_path_without_manifests_is_a_failed_read() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    let error = |path: &Path| {
-        strip(
-            &manifests([path]).load().unwrap_err().chain(),
-            directory.path(),
-        )
-    };
+    let error = |path: &Path| failure(&manifests([path]).load().unwrap_err(), directory.path());
     assert_eq!(
         error(path),
-        "the directory DIR holds no *.yaml, *.yml or *.json; put manifests there (subdirectories are not read) or name a file"
+        "DIR: the directory holds no *.yaml, *.yml or *.json; put manifests there (subdirectories are not read) or name a file"
     );
     assert_eq!(
         error(&path.join("gone.yaml")),
-        "cannot read gone.yaml: No such file or directory (os error 2)"
+        "gone.yaml: cannot be read: No such file or directory (os error 2)"
     );
 }
 
@@ -325,15 +327,15 @@ fn a_bad_file_keeps_what_was_last_read_of_it() {
     for (content, problem) in [
         (
             Some("{"),
-            "b.yaml: b.yaml is not YAML: unclosed bracket '{' at line 1, column 1; what was last read of it stays in use",
+            "b.yaml: not YAML: unclosed bracket '{' at line 1, column 1; what was last read of the file stays in use",
         ),
         (
             Some(""),
-            "b.yaml: b.yaml is empty; if there are to be no objects, write `apiVersion: v1`, `kind: List`, `items: []`; what was last read of it stays in use",
+            "b.yaml: the file is empty; if there are to be no objects, write `apiVersion: v1`, `kind: List`, `items: []`; what was last read of the file stays in use",
         ),
         (
             None,
-            "b.yaml: cannot read b.yaml: No such file or directory (os error 2); what was last read of it stays in use",
+            "b.yaml: cannot be read: No such file or directory (os error 2); what was last read of the file stays in use",
         ),
     ] {
         match content {
@@ -367,7 +369,7 @@ fn a_failed_load_changes_nothing() {
     assert_eq!(
         read.findings(directory.path()),
         [
-            "b.yaml: cannot read b.yaml: No such file or directory (os error 2); nothing of it is used"
+            "b.yaml: cannot be read: No such file or directory (os error 2); nothing of the file is used"
         ]
     );
 }
@@ -387,9 +389,7 @@ fn a_file_that_left_its_directory_is_deleted_but_an_empty_directory_is_an_accide
     assert_eq!(read.nodes(), ["a", "b", "d"]);
     assert_eq!(
         read.findings(path),
-        [
-            "c.yaml: c.yaml is not YAML: unclosed bracket '{' at line 1, column 1; nothing of it is used"
-        ]
+        ["c.yaml: not YAML: unclosed bracket '{' at line 1, column 1; nothing of the file is used"]
     );
 
     for gone in ["b.yaml", "c.yaml", "d.yaml"] {
@@ -405,7 +405,7 @@ fn a_file_that_left_its_directory_is_deleted_but_an_empty_directory_is_an_accide
     assert_eq!(
         read.findings(path),
         [
-            "DIR: the directory DIR holds no *.yaml, *.yml or *.json; put manifests there (subdirectories are not read) or name a file; what was last read of it stays in use"
+            "DIR: the directory holds no *.yaml, *.yml or *.json; put manifests there (subdirectories are not read) or name a file; what was last read of the file stays in use"
         ]
     );
 }
@@ -422,30 +422,26 @@ fn sees_what_changed() {
     assert!(manifests.changed(), "nothing was read yet");
     manifests.load().unwrap();
     assert!(!manifests.changed());
-    let changes: [(&str, &dyn Fn()); 6] = [
-        ("a file written", &|| {
-            fs::write(&file, node("longer")).unwrap()
-        }),
+    let changes: [(&str, &dyn Fn() -> std::io::Result<()>); 6] = [
+        ("a file written", &|| fs::write(&file, node("longer"))),
         ("a file added", &|| {
-            fs::write(path.join("b.yaml"), node("b")).unwrap()
+            fs::write(path.join("b.yaml"), node("b"))
         }),
-        ("a file removed", &|| {
-            fs::remove_file(path.join("b.yaml")).unwrap()
-        }),
+        ("a file removed", &|| fs::remove_file(path.join("b.yaml"))),
         ("a file replaced by one that looks alike", &|| {
             let new = directory.path().join("new");
-            fs::write(&new, node("b")).unwrap();
-            fs::rename(new, path.join("a.yaml")).unwrap();
+            fs::write(&new, node("b"))?;
+            fs::rename(new, path.join("a.yaml"))
         }),
         ("the directory gone", &|| {
-            fs::rename(&path, directory.path().join("moved")).unwrap()
+            fs::rename(&path, directory.path().join("moved"))
         }),
         ("the directory back", &|| {
-            fs::rename(directory.path().join("moved"), &path).unwrap()
+            fs::rename(directory.path().join("moved"), &path)
         }),
     ];
     for (what, change) in changes {
-        change();
+        change().unwrap();
         assert!(manifests.changed(), "{what}");
         manifests.reload();
         assert!(!manifests.changed(), "{what}");
@@ -484,10 +480,15 @@ fn a_pipe_is_read_once() {
     assert_eq!(Read::of(manifests.load().unwrap()).nodes(), ["a"]);
 }
 
-#[test]
-fn reads_the_tutorial() {
+fn tutorial() -> (PathBuf, Read) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tutorial");
     let read = Read::of(manifests([&directory]).load().unwrap());
+    (directory, read)
+}
+
+#[test]
+fn reads_the_services_of_the_tutorial() {
+    let (directory, read) = tutorial();
     assert!(read.problems.findings.is_empty(), "{:?}", read.problems);
     assert_eq!(
         read.notes(&directory),
@@ -495,14 +496,6 @@ fn reads_the_tutorial() {
             "nginx-clusterip.yaml: document 1 (line 2): kind apps/v1 Deployment is not read: skipped (1 object)"
         ]
     );
-    let about = |problems: &[&Problems]| -> Vec<String> {
-        assert!(problems.iter().all(|problems| problems.findings.is_empty()));
-        problems
-            .iter()
-            .flat_map(|problems| &problems.notes)
-            .map(ToString::to_string)
-            .collect()
-    };
     let services: Vec<String> = read
         .services
         .iter()
@@ -519,19 +512,27 @@ fn reads_the_tutorial() {
             "default/nginx-nodeport"
         ]
     );
+    let problems = read.services.iter().map(|service| &service.problems);
+    let (findings, notes): (Vec<_>, Vec<_>) = problems
+        .map(|problems| (problems.findings.as_slice(), problems.notes.as_slice()))
+        .unzip();
+    assert!(findings.concat().is_empty());
     assert_eq!(
-        about(
-            &read
-                .services
-                .iter()
-                .map(|service| &service.problems)
-                .collect::<Vec<_>>()
-        ),
+        notes
+            .concat()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
         [
             "Service default/client-svc: DNS only (externalName nginx-svc.nginx.svc.cluster.local): nothing to program",
             "Service default/nginx-nodeport: spec.ports[].nodePort 30085: not served by this version; the cluster IP is",
         ]
     );
+}
+
+#[test]
+fn reads_the_endpoints_of_the_tutorial() {
+    let (_, read) = tutorial();
     let slices: Vec<(String, usize)> = read
         .slices
         .iter()
@@ -550,16 +551,7 @@ fn reads_the_tutorial() {
             ("default/nginx-nodeport-fghij".to_owned(), 3)
         ]
     );
-    assert!(
-        about(
-            &read
-                .slices
-                .iter()
-                .map(|slice| &slice.problems)
-                .collect::<Vec<_>>()
-        )
-        .is_empty()
-    );
+    assert!(read.slices.iter().all(|slice| slice.problems.is_empty()));
     let endpoints: Vec<String> = read
         .endpoints
         .iter()

@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 use serde_saphyr::options::NonFiniteFloatPolicy;
 
-use super::{ManifestError, YamlError};
+use super::{ManifestError, ManifestProblem, YamlError};
 use crate::source::parse::{self, Placed};
 
 /// What the end of a file's name says about its content.
@@ -26,25 +26,23 @@ struct Document {
 
 /// Reads a file's content.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Placed>, ManifestError> {
-    let text = std::str::from_utf8(bytes).map_err(|source| ManifestError::Encoding {
-        path: path.to_owned(),
-        line: line_of(bytes, source.valid_up_to()),
-        source,
+    let text = std::str::from_utf8(bytes).map_err(|source| {
+        let line = line_of(bytes, source.valid_up_to());
+        ManifestError::at(path, ManifestProblem::Encoding { line, source })
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim().is_empty() {
-        return Err(ManifestError::Blank {
-            path: path.to_owned(),
-        });
+        return Err(ManifestError::at(path, ManifestProblem::Blank));
     }
     let mut objects = Vec::new();
     for document in documents(path, text)? {
         if document.value.is_object() {
             objects.extend(parse::objects(&document.value, &document.place));
         } else {
-            return Err(ManifestError::NoObject {
+            let found = describe(&document.value);
+            return Err(ManifestError {
                 place: document.place,
-                found: describe(&document.value).to_owned(),
+                problem: ManifestProblem::NoObject { found },
             });
         }
     }
@@ -82,10 +80,7 @@ fn format(path: &Path) -> Format {
 fn json(path: &Path, text: &str) -> Result<Vec<Document>, ManifestError> {
     let mut documents = Vec::new();
     for value in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-        let value = value.map_err(|source| ManifestError::Json {
-            path: path.to_owned(),
-            source,
-        })?;
+        let value = value.map_err(|error| ManifestError::at(path, ManifestProblem::Json(error)))?;
         if !value.is_null() {
             let number = documents.len().saturating_add(1);
             documents.push(Document {
@@ -101,10 +96,7 @@ fn json(path: &Path, text: &str) -> Result<Vec<Document>, ManifestError> {
 fn yaml(path: &Path, text: &str) -> Result<Vec<Document>, ManifestError> {
     let documents: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(text, yaml_options()).map_err(|error| {
-            ManifestError::Yaml {
-                path: path.to_owned(),
-                source: YamlError::new(error),
-            }
+            ManifestError::at(path, ManifestProblem::Yaml(YamlError::new(error)))
         })?;
     Ok(documents
         .into_iter()
