@@ -6,7 +6,9 @@
     reason = "a tool for developers: it prints, measures time, reads cargo's environment and copies the output of what it runs"
 )]
 
+mod check;
 mod project;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -21,6 +23,10 @@ use clap::Parser;
     version
 )]
 enum Xtask {
+    /// Everything that needs no VM: format, lints, documentation, dependencies, tests
+    Check,
+    /// All tests, those in VMs as well
+    Test(test::TestArguments),
     /// A virtual machine with the kernels that we test with
     #[command(subcommand)]
     Vm(vm::VmCommand),
@@ -28,6 +34,8 @@ enum Xtask {
 
 fn main() -> ExitCode {
     let done = match Xtask::parse() {
+        Xtask::Check => test::TestArguments::for_check().run(),
+        Xtask::Test(arguments) => arguments.run(),
         Xtask::Vm(command) => command.run(),
     };
     done.unwrap_or_else(|error| {

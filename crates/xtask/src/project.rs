@@ -90,12 +90,6 @@ impl Package {
     pub(crate) fn directory(&self) -> &Path {
         self.manifest_path.parent().unwrap_or(Path::new("."))
     }
-
-    pub(crate) fn has_test(&self, name: &str) -> bool {
-        self.targets
-            .iter()
-            .any(|target| target.is("test") && target.name == name)
-    }
 }
 
 /// The cargo that runs us, so that a chosen toolchain stays chosen.

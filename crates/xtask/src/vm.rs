@@ -2,7 +2,7 @@
 //! of it is installed on the host or outlives the run.
 
 pub(crate) mod accel;
-mod console;
+pub(crate) mod console;
 mod cpio;
 pub(crate) mod image;
 pub(crate) mod kernel;
@@ -173,9 +173,11 @@ pub(crate) fn run_interactively(
         bail!("this needs a terminal; use `cargo xtask vm run` for a program without input");
     }
     let size = rustix::termios::tcgetwinsize(&stdin)?;
+    // A terminal without a window says zero.
+    let or = |size, usual| if size == 0 { usual } else { size };
     machine.terminal = Terminal::Ours {
-        rows: size.ws_row,
-        columns: size.ws_col,
+        rows: or(size.ws_row, 24),
+        columns: or(size.ws_col, 80),
     };
     let outcome = run(project, kernel, &machine, payload, &mut |_| {})?;
     for line in outcome.complaints() {

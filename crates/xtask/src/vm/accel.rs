@@ -13,9 +13,11 @@ use super::run::{Ended, Machine, Qemu};
 
 /// How QEMU runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) enum Accelerator {
     Kvm,
     /// In software, ten times slower.
+    #[cfg_attr(test, default)]
     Tcg,
 }
 

@@ -25,6 +25,7 @@ const WARNING: &[&str] = &[
 pub(crate) struct Console {
     pub(crate) fatal: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) text: String,
     /// The last lines, for when there is nothing else to go by.
     pub(crate) last: Vec<String>,
 }
@@ -44,6 +45,7 @@ impl Console {
         Self {
             fatal: having(FATAL),
             warnings: having(WARNING),
+            text: text.to_owned(),
             last: last.iter().map(|line| line.trim_end().to_owned()).collect(),
         }
     }

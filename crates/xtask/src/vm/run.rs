@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) limit: Duration,
     /// On top of `limit`, for booting and powering off, before QEMU is killed.
     pub(crate) boot_limit: Duration,
+    /// How long the program may write nothing before the guest is taken for dead; None for any time.
+    pub(crate) silence: Option<Duration>,
     /// Loaded before the program starts; others load on demand.
     pub(crate) modules: Vec<String>,
     /// Where to put what the program left in `/out`.
@@ -57,6 +59,7 @@ impl Default for Machine {
             processors: 1,
             limit: Duration::from_secs(120),
             boot_limit: Duration::from_secs(60),
+            silence: None,
             modules: ["dummy", "veth", "nf_tables", "ip_vs"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -68,9 +71,11 @@ impl Default for Machine {
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) enum Ended {
     Exited(i32),
     /// The guest ended the program at its limit.
+    #[cfg_attr(test, default)]
     TimedOut,
     /// The guest never said: it panicked, powered off, hung, or QEMU failed. The text says what is known.
     NoStatus(String),
@@ -78,10 +83,13 @@ pub(crate) enum Ended {
 
 /// What is known after a run.
 #[derive(Debug, Clone)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Outcome {
     pub(crate) ended: Ended,
     pub(crate) console: Console,
-    pub(crate) elapsed: Duration,
+    /// The version of the kernel's package.
+    pub(crate) version: String,
+    pub(crate) accelerator: Accelerator,
 }
 
 impl Outcome {
@@ -141,11 +149,17 @@ impl Qemu<'_> {
         let work = Work::create(&self.directory.join("runs"))?;
         let memory = self.write_archive(machine, payload, &work)?;
         let mut running = Running(self.start(machine, memory, &work)?);
-        let deadline = match machine.terminal {
-            Terminal::None => Some(started + machine.limit + machine.boot_limit),
-            Terminal::Ours { .. } => None,
+        let (deadline, silence) = match machine.terminal {
+            Terminal::None => {
+                let whole = machine.limit + machine.boot_limit;
+                (
+                    Some(started + whole),
+                    machine.silence.map(|silence| silence + machine.boot_limit),
+                )
+            }
+            Terminal::Ours { .. } => (None, None),
         };
-        let (status, overdue) = running.watch(deadline, sink)?;
+        let (status, overdue) = running.watch(deadline, silence, sink)?;
         let console = String::from_utf8_lossy(&fs::read(work.file("console")).unwrap_or_default())
             .into_owned();
         fs::write(self.directory.join("console.log"), &console)?;
@@ -165,14 +179,15 @@ impl Qemu<'_> {
         Ok(Outcome {
             ended,
             console: Console::read(&console),
-            elapsed: started.elapsed(),
+            version: self.image.version.clone(),
+            accelerator: self.accelerator,
         })
     }
 
     fn why(self, status: ExitStatus, overdue: bool, work: &Work) -> String {
         let messages = fs::read_to_string(work.file("qemu.log")).unwrap_or_default();
         let ending = if overdue {
-            "was killed at the time limit".to_owned()
+            "was killed, since its time was over or nothing came for too long".to_owned()
         } else {
             format!("ended with {status}")
         };
@@ -306,51 +321,69 @@ fn unpack_files(archive: &Path, out: &Path) -> Result<()> {
 struct Running(Child);
 
 impl Running {
-    /// Hands on the output until QEMU is gone; kills it at the deadline. Says whether it had to.
+    /// Hands on the output until QEMU is gone; kills it at the deadline, or when it was silent for too long. Says whether
+    /// it had to.
     fn watch(
         &mut self,
-        mut deadline: Option<Instant>,
+        deadline: Option<Instant>,
+        silence: Option<Duration>,
         sink: &mut dyn FnMut(&[u8]),
     ) -> Result<(ExitStatus, bool)> {
-        let Some(mut output) = self.0.stdout.take() else {
+        let Some(output) = self.0.stdout.take() else {
             return Ok((self.0.wait()?, false));
         };
-        let (sender, receiver) = mpsc::sync_channel::<Vec<u8>>(64);
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 << 10];
-            while let Ok(length @ 1..) = output.read(&mut buffer) {
-                let chunk = buffer.get(..length).unwrap_or_default().to_vec();
-                if sender.send(chunk).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut overdue = false;
+        let receiver = read_in_background(output);
+        let mut heard = Instant::now();
+        let mut killed = None;
         loop {
-            let left = deadline.map_or(Duration::MAX, |deadline| {
-                deadline.saturating_duration_since(Instant::now())
+            let ends = match killed {
+                // what it wrote before is still in the pipe
+                Some(killed) => Some(killed + Duration::from_secs(10)),
+                None => [deadline, silence.map(|silence| heard + silence)]
+                    .into_iter()
+                    .flatten()
+                    .min(),
+            };
+            let left = ends.map_or(Duration::from_secs(3600), |ends| {
+                ends.saturating_duration_since(Instant::now())
             });
-            match receiver.recv_timeout(left.min(Duration::from_secs(3600))) {
-                Ok(chunk) => sink(&chunk),
-                Err(RecvTimeoutError::Disconnected) => return Ok((self.0.wait()?, overdue)),
-                Err(RecvTimeoutError::Timeout)
-                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) =>
-                {
-                    if overdue {
-                        bail!(
-                            "QEMU (process {}) cannot be killed; look at it with `ps`",
-                            self.0.id()
-                        );
-                    }
-                    self.0.kill()?;
-                    overdue = true;
-                    // what it wrote before is still in the pipe
-                    deadline = Some(Instant::now() + Duration::from_secs(10));
+            match receiver.recv_timeout(left) {
+                Ok(chunk) => {
+                    heard = Instant::now();
+                    sink(&chunk);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Ok((self.0.wait()?, killed.is_some()));
+                }
+                Err(RecvTimeoutError::Timeout) if ends.is_none() => {}
+                Err(RecvTimeoutError::Timeout) if killed.is_none() => {
+                    self.0.kill()?;
+                    killed = Some(Instant::now());
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!(
+                        "QEMU (process {}) cannot be killed; look at it with `ps`",
+                        self.0.id()
+                    );
+                }
             }
         }
     }
+}
+
+/// The receiver is disconnected at the end of `from`.
+fn read_in_background(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::sync_channel(64);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let chunk = buffer.get(..length).unwrap_or_default().to_vec();
+            if sender.send(chunk).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 impl Drop for Running {
@@ -364,10 +397,10 @@ impl Drop for Running {
 
 /// The files of one run, removed afterwards. Those of a process that was killed are removed by the next one.
 #[derive(Debug)]
-struct Work(PathBuf);
+pub(crate) struct Work(PathBuf);
 
 impl Work {
-    fn create(parent: &Path) -> Result<Self> {
+    pub(crate) fn create(parent: &Path) -> Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         fs::create_dir_all(parent)
             .with_context(|| format!("cannot make {}; is it yours?", parent.display()))?;
@@ -389,7 +422,7 @@ impl Work {
         Ok(Self(directory))
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 

@@ -1,0 +1,138 @@
+//! Building the test binaries, and finding them in what cargo says.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::guest;
+use crate::project::{self, Project, Target};
+
+/// A binary made by Rust's test harness.
+#[derive(Debug, Clone)]
+pub(crate) struct TestBinary {
+    pub(crate) package: String,
+    pub(crate) target: Target,
+    pub(crate) path: PathBuf,
+}
+
+impl TestBinary {
+    /// `package::binary`, where a library's own tests are `lib`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}::{}", self.package, self.binary())
+    }
+
+    fn binary(&self) -> &str {
+        if self.target.is("lib") {
+            "lib"
+        } else {
+            &self.target.name
+        }
+    }
+}
+
+/// Everything that was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) tests: Vec<TestBinary>,
+    /// The program itself, for the tests that run it.
+    pub(crate) weir: PathBuf,
+}
+
+/// The arguments that choose every target: `--tests` alone leaves out those that the manifest keeps away from `cargo test`.
+pub(crate) fn every_target(project: &Project) -> Vec<String> {
+    let mut arguments = ["--workspace", "--lib", "--bins", "--tests", "--examples"]
+        .map(str::to_owned)
+        .to_vec();
+    for package in &project.packages {
+        for target in package.targets.iter().filter(|target| target.is("test")) {
+            arguments.extend(["--test".to_owned(), target.name.clone()]);
+        }
+    }
+    arguments
+}
+
+/// Builds all tests, those for VMs as well, and the program.
+pub(crate) fn build(project: &Project) -> Result<Built> {
+    let mut command = project.cargo();
+    command.args([
+        "test",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    command.args(every_target(project));
+    let tests = artifacts(command)?
+        .into_iter()
+        .filter(|artifact| artifact.profile.test)
+        .filter_map(|artifact| {
+            let package = project.package(&artifact.package_id)?;
+            Some(TestBinary {
+                package: package.name.clone(),
+                target: artifact.target,
+                path: artifact.executable?,
+            })
+        });
+    let mut tests: Vec<TestBinary> = tests.collect();
+    tests.sort_by_key(|test| (guest::suite_of(test).is_some(), test.name()));
+
+    let mut command = project.cargo();
+    command.args([
+        "build",
+        "--package",
+        "weir",
+        "--bin",
+        "weir",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let weir = artifacts(command)?
+        .into_iter()
+        .find_map(|artifact| artifact.executable);
+    Ok(Built {
+        tests,
+        weir: weir.context("cargo built no program `weir`; is there a src/main.rs?")?,
+    })
+}
+
+/// A message of cargo about something that it built; others leave out most fields.
+#[derive(Debug, Deserialize)]
+struct Artifact {
+    package_id: String,
+    target: Target,
+    profile: Profile,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    reason: String,
+}
+
+fn artifacts(mut command: std::process::Command) -> Result<Vec<Artifact>> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!(
+            "the build failed; see above, or run `{}`",
+            project::line(&command)
+        );
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut artifacts = Vec::new();
+    for line in text.lines() {
+        let message: Message =
+            serde_json::from_str(line).context("cannot read a message of cargo")?;
+        if message.reason == "compiler-artifact" {
+            artifacts.push(serde_json::from_str(line).context("cannot read what cargo built")?);
+        }
+    }
+    Ok(artifacts)
+}
