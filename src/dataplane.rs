@@ -737,11 +737,12 @@ mod tests {
     #[test]
     fn a_failed_step_ends_its_change_and_no_other() {
         let mut dataplane = dataplane_with(&["192.0.2.10", "192.0.2.11"]);
-        dataplane.kernel().fail_when(|operation| match operation {
-            Operation::Ipvs(Command::CreateRealServer(of, ..)) if *of == key("192.0.2.10") => {
-                Some(Injected::Refused(ENOMEM))
-            }
-            _ => None,
+        dataplane.kernel().fail_when(|operation| {
+            let is_it = matches!(
+                operation,
+                Operation::Ipvs(Command::CreateRealServer(of, ..)) if *of == key("192.0.2.10")
+            );
+            is_it.then_some(Injected::Refused(ENOMEM))
         });
         let steps = vec![
             Step::CreateRealServer(server("198.51.100.2"), weight(1)),

@@ -278,6 +278,9 @@ impl FakeKernel {
         if virtual_server.real_servers.contains_key(&server) {
             return Err(EEXIST);
         }
+        if !can_be_a_server(server.address) {
+            return Err(EINVAL);
+        }
         let real_server = ObservedRealServer {
             config,
             connections: Connections::default(),
@@ -492,6 +495,18 @@ fn check_real_server(
     match config.thresholds {
         Some(thresholds) if thresholds.lower > thresholds.upper => Err(ERANGE),
         _ => Ok(()),
+    }
+}
+
+/// `ip_vs_new_dest`: what is local or unicast, and for IPv6 not link-local.
+fn can_be_a_server(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            !address.is_unspecified() && !address.is_broadcast() && !address.is_multicast()
+        }
+        IpAddr::V6(address) => {
+            !address.is_unspecified() && !address.is_multicast() && !address.is_unicast_link_local()
+        }
     }
 }
 
