@@ -6,7 +6,6 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::guest;
 use crate::project::{self, Project, Target};
 
 /// A binary made by Rust's test harness.
@@ -53,7 +52,7 @@ pub(crate) fn every_target(project: &Project) -> Vec<String> {
     arguments
 }
 
-/// Builds all tests, those for VMs as well, and the program.
+/// Builds all tests, those for VMs as well, and with them the program: cargo builds that for the tests in `tests/`.
 pub(crate) fn build(project: &Project) -> Result<Built> {
     let mut command = project.cargo();
     command.args([
@@ -62,36 +61,27 @@ pub(crate) fn build(project: &Project) -> Result<Built> {
         "--message-format=json-render-diagnostics",
     ]);
     command.args(every_target(project));
-    let tests = artifacts(command)?
-        .into_iter()
-        .filter(|artifact| artifact.profile.test)
-        .filter_map(|artifact| {
-            let package = project.package(&artifact.package_id)?;
-            Some(TestBinary {
-                package: package.name.clone(),
-                target: artifact.target,
-                path: artifact.executable?,
-            })
-        });
-    let mut tests: Vec<TestBinary> = tests.collect();
-    tests.sort_by_key(|test| (guest::suite_of(test).is_some(), test.name()));
-
-    let mut command = project.cargo();
-    command.args([
-        "build",
-        "--package",
-        "weir",
-        "--bin",
-        "weir",
-        "--message-format=json-render-diagnostics",
-    ]);
-    let weir = artifacts(command)?
-        .into_iter()
-        .find_map(|artifact| artifact.executable);
-    Ok(Built {
-        tests,
-        weir: weir.context("cargo built no program `weir`; is there a src/main.rs?")?,
-    })
+    let (mut tests, mut weir) = (Vec::new(), None);
+    for artifact in artifacts(command)? {
+        let package = project.package(&artifact.package_id);
+        let (Some(package), Some(path)) = (package, artifact.executable) else {
+            continue;
+        };
+        let (target, package) = (artifact.target, package.name.clone());
+        if artifact.profile.test {
+            tests.push(TestBinary {
+                package,
+                target,
+                path,
+            });
+        } else if target.is("bin") && target.name == "weir" {
+            weir = Some(path);
+        }
+    }
+    tests.sort_by_key(TestBinary::name);
+    let weir = weir
+        .context("cargo built no program `weir`; package weir needs one, and a file in tests/")?;
+    Ok(Built { tests, weir })
 }
 
 /// A message of cargo about something that it built; others leave out most fields.

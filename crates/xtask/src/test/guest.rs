@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::build::{Built, TestBinary};
 use super::host;
@@ -47,6 +47,29 @@ pub(crate) const SUITES: &[Suite] = &[
         tier: Tier::Vm,
     },
 ];
+
+impl Suite {
+    /// A suite that has no tests is a failure, and does not keep the others from running.
+    fn missing(&self, kernel: Kernel) -> TestResult {
+        let Self {
+            package,
+            test,
+            tier,
+        } = self;
+        let name = format!("{package}::{test}::(all of it)");
+        let why =
+            format!("not run: package {package} has no tests/{test}.rs with tests in it; write it");
+        TestResult {
+            id: TestId {
+                tier: *tier,
+                kernel: Some(kernel),
+                name,
+            },
+            verdict: Verdict::Failed(why),
+            covers: Vec::new(),
+        }
+    }
+}
 
 pub(crate) fn suite_of(binary: &TestBinary) -> Option<&'static Suite> {
     SUITES.iter().find(|suite| {
@@ -97,34 +120,39 @@ pub(crate) fn run(
     let work = Work::create(&project.vm_directory().join("runs"))?;
     let mut payload = Payload::new();
     payload.file("weir", 0o755, &stripped(&built.weir, "weir", &work)?);
-    let mut planned = Vec::new();
+    let (mut planned, mut missing) = (Vec::new(), Vec::new());
     for suite in SUITES.iter().filter(|suite| suite.tier == tier) {
-        let binary = built
-            .tests
-            .iter()
-            .find(|binary| suite_of(binary).is_some_and(|own| std::ptr::eq(own, suite)))
-            .with_context(|| {
-                format!(
-                    "package {} has no tests/{}.rs; write it",
-                    suite.package, suite.test
-                )
-            })?;
-        let package = project
-            .package_named(suite.package)
-            .context("cargo built a package it does not know")?;
+        let own =
+            |binary: &&TestBinary| suite_of(binary).is_some_and(|own| std::ptr::eq(own, suite));
+        let package = project.package_named(suite.package);
+        let (Some(binary), Some(package)) = (built.tests.iter().find(own), package) else {
+            missing.push(suite);
+            continue;
+        };
         let file = format!("{}-{}", suite.package, suite.test);
         payload.file(
             &format!("tests/{file}"),
             0o755,
             &stripped(&binary.path, &file, &work)?,
         );
-        for name in host::list(package, binary)? {
+        let names = host::list(package, binary)?;
+        if names.is_empty() {
+            missing.push(suite);
+        }
+        for name in names {
             planned.push(Planned {
                 file: file.clone(),
                 binary: binary.name(),
                 name,
             });
         }
+    }
+    let missing = missing.into_iter().map(|suite| suite.missing(kernel));
+    if planned.is_empty() {
+        return Ok(TierOutcome {
+            tests: missing.collect(),
+            notes: vec!["no tests, so no VM".to_owned()],
+        });
     }
     let limit = resources.limit + Duration::from_secs(30);
     payload.bytes(
@@ -155,10 +183,12 @@ pub(crate) fn run(
             .iter()
             .map(|line| format!("kernel warning: {line}")),
     );
-    Ok(TierOutcome {
-        tests: reader.finish(&planned, &outcome),
-        notes,
-    })
+    let tests = reader
+        .finish(&planned, &outcome)
+        .into_iter()
+        .chain(missing)
+        .collect();
+    Ok(TierOutcome { tests, notes })
 }
 
 /// Debug information is most of a binary, and the guest holds it in memory twice.
