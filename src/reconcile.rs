@@ -123,26 +123,37 @@ impl<K: Kernel> Reconciler<K> {
                 Err(_elapsed) => {
                     // A retry, or the audit: either way the kernel is read anew.
                     self.knowledge = Knowledge::Unknown;
+                    due = true;
                     None
                 }
             };
             let started = now();
-            let changed = self.take(
-                first
-                    .into_iter()
-                    .chain(std::iter::from_fn(|| inputs.try_recv().ok())),
-            );
-            if !changed && matches!(self.knowledge, Knowledge::Believed(_)) {
-                continue;
+            let mut asked = Vec::new();
+            let inputs_now = first
+                .into_iter()
+                .chain(std::iter::from_fn(|| inputs.try_recv().ok()));
+            let changed = self.take(inputs_now, &mut asked);
+            if changed || due {
+                let next = self.pass(started);
+                deadline = now() + self.wait(next);
             }
-            let next = self.pass(started);
-            deadline = now() + self.wait(next);
-            runtime.block_on(async { tokio::time::sleep(PAUSE).await });
+            // Answered after the pass, so that nobody who asks after a change is told of the time before it.
+            for reply in asked {
+                // Whoever asked may have gone; then nobody needs the answer.
+                drop(reply.send(self.snapshot()));
+            }
+            if changed {
+                runtime.block_on(async { tokio::time::sleep(PAUSE).await });
+            }
         }
     }
 
     /// Takes in what waits; tells whether the desired state may have changed.
-    fn take(&mut self, inputs: impl Iterator<Item = Input>) -> bool {
+    fn take(
+        &mut self,
+        inputs: impl Iterator<Item = Input>,
+        asked: &mut Vec<oneshot::Sender<Snapshot>>,
+    ) -> bool {
         let mut changed = false;
         for input in inputs {
             match input {
@@ -150,8 +161,7 @@ impl<K: Kernel> Reconciler<K> {
                     changed = true;
                     self.pipeline.apply(events);
                 }
-                // Whoever asked may have gone; then nobody needs the answer.
-                Input::Ask(reply) => drop(reply.send(self.snapshot())),
+                Input::Ask(reply) => asked.push(reply),
             }
         }
         changed

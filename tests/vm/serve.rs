@@ -1,0 +1,174 @@
+//! Clients reach the endpoints through the virtual address, while endpoints come and go.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::node::{DEADLINE, Node, Result, http_get, inside, now};
+
+/// One family's addresses of the test: the VIP, and pods by number.
+struct Addresses {
+    family: &'static str,
+    api_family: &'static str,
+    vip: &'static str,
+    gateway: &'static str,
+    pod: fn(usize) -> String,
+}
+
+const V4: Addresses = Addresses {
+    family: "ipv4",
+    api_family: "IPv4",
+    vip: "192.0.2.80",
+    gateway: "169.254.1.1",
+    pod: |number| format!("10.244.1.{number}"),
+};
+
+const V6: Addresses = Addresses {
+    family: "ipv6",
+    api_family: "IPv6",
+    vip: "2001:db8:96::80",
+    gateway: "2001:db8:169::1",
+    pod: |number| format!("2001:db8:244::{number}"),
+};
+
+impl Addresses {
+    fn manifest(&self, pods: &[usize]) -> String {
+        let endpoints: Vec<_> = pods
+            .iter()
+            .map(|number| {
+                format!(
+                    "{{addresses: [\"{}\"], nodeName: node-a}}",
+                    (self.pod)(*number)
+                )
+            })
+            .collect();
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{clusterIP: \"{vip}\", selector: {{app: web}}, ports: [{{port: 8080}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}
+addressType: {family}
+ports: [{{port: 80}}]
+endpoints: [{endpoints}]
+",
+            vip = self.vip,
+            family = self.api_family,
+            endpoints = endpoints.join(", "),
+        )
+    }
+
+    fn frontend(&self) -> String {
+        std::net::SocketAddr::new(self.vip.parse().unwrap(), 8080).to_string()
+    }
+
+    fn node(&self, test: &str, pods: usize) -> Result<Node> {
+        let mut node = Node::new(&[("web.yaml", &self.manifest(&[1, 2]))])?;
+        node.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")?;
+        for number in 1..=pods {
+            node.pod(
+                &format!("{test}-{number}"),
+                &(self.pod)(number),
+                self.gateway,
+            )?;
+        }
+        node.pod(&format!("{test}-client"), &(self.pod)(99), self.gateway)?;
+        Ok(node)
+    }
+}
+
+#[test]
+fn a_pod_reaches_every_endpoint_through_the_cluster_ip() -> Result<()> {
+    for addresses in [&V4, &V6] {
+        println!("::covers {} tcp", addresses.family);
+        let node = addresses.node("reach", 2)?;
+        let _weir = node.start("node-a")?;
+        let frontend = addresses.frontend();
+        node.until("the web servers answer", || {
+            inside("reach-client", || http_get(&frontend).is_ok())
+        })?;
+        let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+        for _ in 0..10 {
+            let answer = inside("reach-client", || {
+                http_get(&frontend).map_err(|error| error.to_string())
+            })??;
+            *answers.entry(answer).or_default() += 1;
+        }
+        assert_eq!(
+            answers,
+            BTreeMap::from([("reach-1".to_owned(), 5), ("reach-2".to_owned(), 5)])
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn scaling_out_and_in_under_load_loses_no_request() -> Result<()> {
+    for addresses in [&V4, &V6] {
+        println!("::covers {} tcp", addresses.family);
+        let node = addresses.node("scale", 4)?;
+        let _weir = node.start("node-a")?;
+        let frontend = addresses.frontend();
+        node.until("the web servers answer", || {
+            inside("scale-client", || http_get(&frontend).is_ok())
+        })?;
+        let done = AtomicBool::new(false);
+        let (delays, answers) = std::thread::scope(|scope| -> Result<_> {
+            let load = scope.spawn(|| {
+                inside("scale-client", || load(&frontend, &done)).map_err(|error| error.to_string())
+            });
+            let delays = scale(&node, addresses);
+            done.store(true, Ordering::SeqCst);
+            let answers = load.join().map_err(|_panic| "the load panicked")??;
+            Ok((delays?, answers))
+        })?;
+        println!("from the change of the file to the kernel: {delays:?} ms; answers: {answers:?}");
+        assert!(!answers.contains_key("failed"), "{answers:?}");
+        for number in 1..=4 {
+            assert!(
+                answers.contains_key(&format!("scale-{number}")),
+                "{answers:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// One request after another, each answer counted by who gave it.
+fn load(frontend: &str, done: &AtomicBool) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    while !done.load(Ordering::SeqCst) {
+        let answer = http_get(frontend).unwrap_or_else(|error| {
+            println!("a request failed: {error}");
+            "failed".to_owned()
+        });
+        *answers.entry(answer).or_default() += 1;
+    }
+    answers
+}
+
+/// Two endpoints, then four, then the other two. Each step waits until the kernel has it and every endpoint has answered once.
+fn scale(node: &Node, addresses: &Addresses) -> Result<Vec<u128>> {
+    let mut delays = Vec::new();
+    for pods in [&[1, 2, 3, 4][..], &[3, 4]] {
+        node.write("web.yaml", &addresses.manifest(pods))?;
+        let written = now();
+        let frontend = addresses.frontend();
+        let rendered = node.rendered("node-a")?;
+        node.until("the kernel follows", || Ok(node.ipvsadm()? == rendered))?;
+        delays.push(written.elapsed().as_millis());
+        let mut served: BTreeMap<String, usize> = BTreeMap::new();
+        while served.len() < pods.len() {
+            let answer = inside("scale-client", || {
+                http_get(&frontend).map_err(|error| error.to_string())
+            })??;
+            *served.entry(answer).or_default() += 1;
+            if written.elapsed() > DEADLINE {
+                return Err(format!("only {served:?} answer").into());
+            }
+        }
+    }
+    Ok(delays)
+}
