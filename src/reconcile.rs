@@ -115,6 +115,7 @@ impl<K: Kernel> Reconciler<K> {
     pub fn run(mut self, runtime: &Handle, mut inputs: mpsc::Receiver<Input>) {
         let mut deadline = now() + AUDIT;
         loop {
+            let mut due = false;
             let woken =
                 runtime.block_on(async { timeout_at(deadline.into(), inputs.recv()).await });
             let first = match woken {
