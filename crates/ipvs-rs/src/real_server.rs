@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::{ForwardMethod, Stats};
 
 /// What identifies a real server within a virtual server (`struct ip_vs_dest_user_kern`: af, addr, port).
+#[doc(alias = "destination")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RealServerKey {
     /// The address of the real server; its family may differ from the virtual server's only with tunnels (since Linux 3.18).
@@ -60,7 +61,8 @@ impl fmt::Display for Weight {
     }
 }
 
-/// Connection limits of a real server (`IPVS_DEST_ATTR_U_THRESH`, `IPVS_DEST_ATTR_L_THRESH`).
+/// Connection limits of a real server (`IPVS_DEST_ATTR_U_THRESH`, `IPVS_DEST_ATTR_L_THRESH`), each up to 2^31 - 1: Linux 6.1.192 and
+/// 6.12.117 refuse more with `EINVAL`, and a lower limit above the upper one with `ERANGE`. Both 0 is read back as no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thresholds {
     /// Connections above which it gets no new ones; 0 is no limit.
@@ -81,6 +83,7 @@ pub struct Connections {
 }
 
 /// A real server as the kernel tells it.
+#[doc(alias = "destination")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealServer {
     /// What identifies it within its virtual server.

@@ -2,6 +2,8 @@
 
 /// What a virtual or a real server counted (`IPVS_SVC_ATTR_STATS64`, `IPVS_DEST_ATTR_STATS64`, since Linux 4.1; the 32-bit
 /// counters of older kernels widened).
+///
+/// The kernel adds up what each processor counted every two seconds; between that, counters stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Connections scheduled (`IPVS_STATS_ATTR_CONNS`).

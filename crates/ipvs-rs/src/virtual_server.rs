@@ -10,6 +10,7 @@ use crate::{Family, Protocol, Scheduler, Stats};
 /// What identifies a virtual server in the kernel (`struct ip_vs_service_user_kern`: af, protocol, addr, port or fwmark).
 ///
 /// Sorted by family, protocol, address, port; marks come after all addresses.
+#[doc(alias = "service")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VirtualServerKey {
     /// An address, a port and a protocol (`ipvsadm -t`, `-u`, `--sctp-service`).
@@ -154,6 +155,7 @@ impl Netmask {
 }
 
 /// A virtual server as the kernel tells it.
+#[doc(alias = "service")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualServer {
     /// What identifies it.

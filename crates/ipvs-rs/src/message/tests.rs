@@ -233,6 +233,7 @@ fn every_command_and_attribute_of_the_header_is_in_the_captures_and_typed() {
 
 #[test]
 fn virtual_servers_are_created_and_updated_in_the_bytes_of_ipvsadm() {
+    use Protocol::{Sctp, Tcp, Udp};
     let both_flags = Flags {
         scheduler_1: true,
         scheduler_2: true,
@@ -246,7 +247,6 @@ fn virtual_servers_are_created_and_updated_in_the_bytes_of_ipvsadm() {
         one_packet: true,
         ..Flags::default()
     };
-    use Protocol::{Sctp, Tcp, Udp};
     #[rustfmt::skip]
     let created = [
         ("-t 192.0.2.1:80 -s wrr", address("192.0.2.1", 80, Tcp), config("wrr")),
@@ -570,7 +570,11 @@ fn without(message: &Message, gone: &[u16]) -> Message {
             Attribute::RealServer(list) => {
                 list.retain(|inner| !gone.contains(&(inner.kind() & 0x3fff)));
             }
-            other => panic!("{other:?}"),
+            Attribute::Daemon(_)
+            | Attribute::TcpTimeout(_)
+            | Attribute::TcpFinTimeout(_)
+            | Attribute::UdpTimeout(_)
+            | Attribute::Other(_) => panic!("{attribute:?}"),
         }
     }
     message
