@@ -34,8 +34,8 @@ fn server(
     }
 }
 
-fn persistence(jiffies: u32, netmask: u32) -> Option<JiffyPersistence> {
-    Some(JiffyPersistence { jiffies, netmask })
+fn persistence(jiffies: u32, netmask: u32) -> JiffyPersistence {
+    JiffyPersistence { jiffies, netmask }
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn virtual_servers_are_read_with_scheduler_and_persistence() {
             address("192.0.2.6", 0, Tcp),
             "rr",
             false,
-            persistence(90 * 250, 0xffff_ffff),
+            Some(persistence(90 * 250, 0xffff_ffff)),
         ),
         (address("2001:db8::1", 443, Tcp), "wrr", false, None),
         (address("2001:db8::7", 80, Tcp), "rr", false, None),
@@ -58,14 +58,14 @@ fn virtual_servers_are_read_with_scheduler_and_persistence() {
             address("192.0.2.5", 5060, Udp),
             "rr",
             false,
-            persistence(90 * 250, 0xffff_ffff),
+            Some(persistence(90 * 250, 0xffff_ffff)),
         ),
         (address("192.0.2.2", 5060, Udp), "rr", true, None),
         (
             address("192.0.2.4", 443, Tcp),
             "sh",
             false,
-            persistence(300 * 250, 0xffff_ff00),
+            Some(persistence(300 * 250, 0xffff_ff00)),
         ),
         (address("2001:db8::1", 9899, Sctp), "rr", false, None),
         (address("2001:db8::1", 53, Udp), "mh", false, None),
@@ -73,7 +73,7 @@ fn virtual_servers_are_read_with_scheduler_and_persistence() {
             Subject::Mark(NonZeroU32::new(7).unwrap()),
             "rr",
             false,
-            persistence(60 * 250, 0x8000_0000),
+            Some(persistence(60 * 250, 0x8000_0000)),
         ),
         (
             Subject::Mark(NonZeroU32::new(7).unwrap()),
