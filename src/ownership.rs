@@ -15,7 +15,7 @@ use crate::dataplane::Observed;
 /// What tells owned from foreign.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ownership {
-    /// Keys written down before weir made them (`owned.json` in the run directory).
+    /// Keys written down before weir made them (`owned.log` in the run directory).
     pub recorded: BTreeSet<VirtualServerKey>,
 }
 

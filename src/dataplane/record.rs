@@ -1,10 +1,12 @@
 //! The record of what is ours: keys of virtual servers, written down before they are made and struck off after they are gone.
 //!
 //! It is a file in the run directory, valid for one boot and one network namespace: on another boot the kernel holds nothing of
-//! ours, and in another namespace the same keys are somebody else's.
+//! ours, and in another namespace the same keys are somebody else's. The file is a log, a JSON object a line: first what it is
+//! valid for, then `add` and `remove`. So a change costs what changed; the log is written anew when most of it is history.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -16,19 +18,25 @@ use crate::ownership::Ownership;
 
 /// What the file's `version` must be for this weir to read it.
 const VERSION: u32 = 1;
-const FILE: &str = "owned.json";
+const FILE: &str = "owned.log";
+/// The log is written anew when it has this many lines more than twice the keys it stands for.
+const SLACK: usize = 256;
 
 /// The record, in memory and on disk.
 #[derive(Debug)]
 pub struct Record {
     ownership: Ownership,
-    file: Option<RecordFile>,
+    log: Option<Log>,
 }
 
 #[derive(Debug)]
-struct RecordFile {
-    directory: PathBuf,
+struct Log {
+    path: PathBuf,
     scope: Scope,
+    /// Where lines are appended; `None` until the log is first written, and after a write that failed, which may have left half
+    /// a line: then the next write makes the whole log anew.
+    file: Option<File>,
+    lines: usize,
 }
 
 /// Where a record is valid.
@@ -75,18 +83,26 @@ pub enum Found {
     Ignored(String),
 }
 
-/// The part of the document that every version has.
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    #[serde(flatten)]
+    scope: Scope,
+}
+
+/// The part of the first line that every version has.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
 }
 
+/// Any other line.
 #[derive(Serialize, Deserialize)]
-struct Document {
-    version: u32,
-    #[serde(flatten)]
-    scope: Scope,
-    owned: Vec<KeyDocument>,
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Add(KeyDocument),
+    Remove(KeyDocument),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,11 +124,11 @@ impl Record {
     pub fn in_memory() -> Self {
         Self {
             ownership: Ownership::default(),
-            file: None,
+            log: None,
         }
     }
 
-    /// Opens the record in a run directory.
+    /// Opens the record in a run directory. Nothing is written before there is something to write.
     ///
     /// # Errors
     /// When there is a file that cannot be read: then it is unknown what is ours.
@@ -127,9 +143,11 @@ impl Record {
         };
         let record = Self {
             ownership: Ownership { recorded },
-            file: Some(RecordFile {
-                directory: directory.to_owned(),
+            log: Some(Log {
+                path,
                 scope,
+                file: None,
+                lines: 0,
             }),
         };
         Ok((record, found))
@@ -145,8 +163,13 @@ impl Record {
     /// # Errors
     /// When the file cannot be written; the record is then as before.
     pub fn add(&mut self, keys: &BTreeSet<VirtualServerKey>) -> Result<(), RecordError> {
-        let recorded: BTreeSet<_> = self.ownership.recorded.union(keys).copied().collect();
-        self.replace(recorded)
+        let new: Vec<_> = keys.difference(&self.ownership.recorded).copied().collect();
+        self.write(
+            new.iter().map(|key| Line::Add(encode_key(key))).collect(),
+            |recorded| {
+                recorded.extend(new.iter().copied());
+            },
+        )
     }
 
     /// Strikes keys off.
@@ -154,43 +177,109 @@ impl Record {
     /// # Errors
     /// When the file cannot be written; the record is then as before.
     pub fn remove(&mut self, keys: &BTreeSet<VirtualServerKey>) -> Result<(), RecordError> {
-        let recorded: BTreeSet<_> = self.ownership.recorded.difference(keys).copied().collect();
-        self.replace(recorded)
+        let old: Vec<_> = keys
+            .intersection(&self.ownership.recorded)
+            .copied()
+            .collect();
+        self.write(
+            old.iter()
+                .map(|key| Line::Remove(encode_key(key)))
+                .collect(),
+            |recorded| {
+                for key in &old {
+                    recorded.remove(key);
+                }
+            },
+        )
     }
 
-    fn replace(&mut self, recorded: BTreeSet<VirtualServerKey>) -> Result<(), RecordError> {
-        if recorded == self.ownership.recorded {
+    fn write(
+        &mut self,
+        lines: Vec<Line>,
+        change: impl FnOnce(&mut BTreeSet<VirtualServerKey>),
+    ) -> Result<(), RecordError> {
+        if lines.is_empty() {
             return Ok(());
         }
-        if let Some(file) = &self.file {
-            file.write(&recorded)?;
+        if let Some(log) = &mut self.log {
+            log.write(lines, &self.ownership.recorded)?;
         }
-        self.ownership.recorded = recorded;
+        change(&mut self.ownership.recorded);
         Ok(())
     }
 }
 
-impl RecordFile {
-    /// Writes beside the file and renames, so that a crash leaves the old record or the new one and never half of one.
-    fn write(&self, recorded: &BTreeSet<VirtualServerKey>) -> Result<(), RecordError> {
-        let path = self.directory.join(FILE);
-        let temporary = self.directory.join(format!("{FILE}.new"));
-        let document = Document {
+impl Log {
+    fn write(
+        &mut self,
+        lines: Vec<Line>,
+        recorded: &BTreeSet<VirtualServerKey>,
+    ) -> Result<(), RecordError> {
+        if self.lines + lines.len() > 2 * recorded.len() + SLACK {
+            self.file = None;
+        }
+        let result = match &mut self.file {
+            Some(file) => encode(&lines)
+                .and_then(|bytes| file.write_all(&bytes))
+                .map(|()| self.lines + lines.len()),
+            None => self.write_anew(lines, recorded),
+        };
+        match result {
+            Ok(lines) => {
+                self.lines = lines;
+                Ok(())
+            }
+            Err(source) => {
+                self.file = None;
+                let path = self.path.clone();
+                Err(RecordError::Write { path, source })
+            }
+        }
+    }
+
+    /// Writes beside the log and renames, so that a crash leaves the old log or the new one and never half of one.
+    fn write_anew(
+        &mut self,
+        lines: Vec<Line>,
+        recorded: &BTreeSet<VirtualServerKey>,
+    ) -> io::Result<usize> {
+        let temporary = self.path.with_extension("new");
+        let header = Header {
             version: VERSION,
             scope: self.scope.clone(),
-            owned: recorded.iter().map(encode_key).collect(),
         };
-        serde_json::to_vec(&document)
-            .map_err(io::Error::other)
-            .and_then(|bytes| std::fs::write(&temporary, bytes))
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(|source| RecordError::Write { path, source })
+        let mut bytes = serde_json::to_vec(&header)?;
+        bytes.push(b'\n');
+        let all: Vec<Line> = recorded
+            .iter()
+            .map(|key| Line::Add(encode_key(key)))
+            .chain(lines)
+            .collect();
+        bytes.extend(encode(&all)?);
+        std::fs::write(&temporary, bytes)?;
+        std::fs::rename(&temporary, &self.path)?;
+        self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
+        Ok(all.len())
     }
+}
+
+fn encode(lines: &[Line]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut bytes, line)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
 }
 
 fn decode(bytes: &[u8], scope: &Scope) -> (BTreeSet<VirtualServerKey>, Found) {
     let ignored = |reason: String| (BTreeSet::new(), Found::Ignored(reason));
-    match serde_json::from_slice::<Version>(bytes) {
+    // A last line without its end was being written when weir was killed; what it was to announce was then never made.
+    let mut lines = bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_suffix(b"\n"));
+    let first = lines.next().unwrap_or_default();
+    match serde_json::from_slice::<Version>(first) {
         Ok(Version { version }) if version == VERSION => {}
         Ok(Version { version }) => {
             return ignored(format!(
@@ -199,19 +288,26 @@ fn decode(bytes: &[u8], scope: &Scope) -> (BTreeSet<VirtualServerKey>, Found) {
         }
         Err(error) => return ignored(format!("it cannot be understood: {error}")),
     }
-    let document: Document = match serde_json::from_slice(bytes) {
-        Ok(document) => document,
-        Err(error) => return ignored(format!("it cannot be understood: {error}")),
-    };
-    if document.scope != *scope {
+    match serde_json::from_slice::<Header>(first) {
+        Ok(header) if header.scope == *scope => {}
         // Not worth a word: another boot or namespace, where nothing of ours can be in this kernel.
-        return (BTreeSet::new(), Found::Nothing);
+        Ok(_) => return (BTreeSet::new(), Found::Nothing),
+        Err(error) => return ignored(format!("it cannot be understood: {error}")),
     }
-    let keys: Option<BTreeSet<_>> = document.owned.iter().map(decode_key).collect();
-    match keys {
-        Some(keys) => (keys, Found::Valid),
-        None => ignored("it names a protocol or family that this weir does not know".to_owned()),
+    let mut recorded = BTreeSet::new();
+    for line in lines {
+        let key = match serde_json::from_slice(line) {
+            Ok(Line::Add(key)) => decode_key(&key).map(|key| recorded.insert(key)),
+            Ok(Line::Remove(key)) => decode_key(&key).map(|key| recorded.remove(&key)),
+            Err(error) => return ignored(format!("it cannot be understood: {error}")),
+        };
+        if key.is_none() {
+            return ignored(
+                "it names a protocol or family that this weir does not know".to_owned(),
+            );
+        }
     }
+    (recorded, Found::Valid)
 }
 
 fn encode_key(key: &VirtualServerKey) -> KeyDocument {
@@ -304,7 +400,7 @@ mod tests {
     fn an_unknown_version_and_a_torn_file_are_ignored_and_said() {
         let directory = tempfile::tempdir().unwrap();
         for (text, said) in [
-            ("{\"version\":9}", "version 9"),
+            ("{\"version\":9}\n", "version 9"),
             ("{\"version\":1,", "cannot be understood"),
         ] {
             std::fs::write(directory.path().join(FILE), text).unwrap();
@@ -312,6 +408,45 @@ mod tests {
             assert!(record.ownership().recorded.is_empty());
             assert!(matches!(found, Found::Ignored(reason) if reason.contains(said)));
         }
+    }
+
+    #[test]
+    fn half_a_last_line_is_what_was_never_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut record, _) = Record::open(directory.path(), scope("a")).unwrap();
+        record.add(&[key("192.0.2.7")].into()).unwrap();
+        record.add(&[key("192.0.2.8")].into()).unwrap();
+        let path = directory.path().join(FILE);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+        let (mut record, found) = Record::open(directory.path(), scope("a")).unwrap();
+        assert_eq!(found, Found::Valid);
+        assert_eq!(record.ownership().recorded, [key("192.0.2.7")].into());
+        record.add(&[key("192.0.2.9")].into()).unwrap();
+        let (record, found) = Record::open(directory.path(), scope("a")).unwrap();
+        assert_eq!(found, Found::Valid);
+        assert_eq!(
+            record.ownership().recorded,
+            [key("192.0.2.7"), key("192.0.2.9")].into()
+        );
+    }
+
+    #[test]
+    fn the_log_does_not_grow_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut record, _) = Record::open(directory.path(), scope("a")).unwrap();
+        record.add(&[key("192.0.2.1")].into()).unwrap();
+        for _ in 0..2_000 {
+            record.add(&[key("192.0.2.7")].into()).unwrap();
+            record.remove(&[key("192.0.2.7")].into()).unwrap();
+        }
+        let lines = std::fs::read_to_string(directory.path().join(FILE))
+            .unwrap()
+            .lines()
+            .count();
+        assert!(lines < SLACK + 10, "{lines}");
+        let (record, _) = Record::open(directory.path(), scope("a")).unwrap();
+        assert_eq!(record.ownership().recorded, [key("192.0.2.1")].into());
     }
 
     #[test]
