@@ -39,4 +39,9 @@ impl Random {
     pub(crate) fn some<T: Copy>(&mut self, list: &[T]) -> Vec<T> {
         list.iter().copied().filter(|_| self.one_in(2)).collect()
     }
+
+    /// Each of these with a chance of three quarters.
+    pub(crate) fn most<T: Copy>(&mut self, list: &[T]) -> Vec<T> {
+        list.iter().copied().filter(|_| !self.one_in(4)).collect()
+    }
 }
