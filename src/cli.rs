@@ -4,9 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  fine
+  1  different or unhealthy
+  2  usage error, or failed
+  3  weir does not answer
+  4  the kernel refused";
+
 /// IPVS-backed virtual servers for the Services of a Kubernetes cluster: one agent per node.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, max_term_width = 100)]
+#[command(name = "weir", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -26,12 +34,18 @@ pub enum Command {
     /// Exits with 0 if all is well, 1 if not, 3 if weir does not answer; the kernel is shown all the same.
     Status(StatusArgs),
     /// Print the desired state, computed from manifests; touches nothing
+    ///
+    /// Exits with 0 if every object can be honoured in full, 1 if there is a finding (what is wrong and what was done instead, on
+    /// standard error or in the JSON), 2 if a manifest cannot be read.
     Render(RenderArgs),
     /// Print what differs between the desired state and this kernel, as a plan; changes nothing
     ///
-    /// The desired state comes from --manifests, or else from the running weir. Exits with 0 if nothing differs, 1 if something does.
+    /// The desired state comes from --manifests, or else from the running weir. Exits with 0 if nothing
+    /// differs, 1 if something does, 3 if the running weir was asked and does not answer.
     Diff(DiffArgs),
     /// Remove everything that weir owns on this node
+    ///
+    /// Prints what it removes. Exits with 0 if nothing of weir's is left, 4 if the kernel refused a part or a weir still runs.
     Cleanup(CleanupArgs),
     /// Print the version
     Version,
@@ -59,7 +73,7 @@ pub struct RunArgs {
 /// `weir status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Only the header
+    /// Only the header, without the table of virtual servers
     #[arg(long)]
     pub brief: bool,
     /// How to print it

@@ -15,8 +15,10 @@ pub enum ConfigError {
         "--device {0:?} cannot name a network device: 1 to 15 characters without spaces, / and :, not . or .."
     )]
     Device(String),
-    /// `--node-name`
-    #[error("--node-name {0:?} cannot name a node: lower case letters, digits, - and .")]
+    /// `--node-name` or its environment variable.
+    #[error(
+        "the node name {0:?}, from --node-name or NODE_NAME, cannot name a node: letters, digits, - and ., at both ends a letter or digit"
+    )]
     NodeName(String),
     /// No `--node-name`, and a host name that is none.
     #[error("the host name {0:?} cannot name a node; set --node-name or NODE_NAME")]

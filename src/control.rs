@@ -198,11 +198,11 @@ async fn status(answers: &Answers) -> io::Result<StatusDocument> {
     let mut reasons = snapshot.reasons;
     let mut state = snapshot.state;
     let entries = match reading {
-        Ok(entries) => entries.to_vec(),
+        Ok(entries) => Some(entries.to_vec()),
         Err(error) => {
             state = State::Degraded;
             reasons.push(crate::error_chain(&*error));
-            Vec::new()
+            None
         }
     };
     let context = Context {
@@ -210,9 +210,9 @@ async fn status(answers: &Answers) -> io::Result<StatusDocument> {
         state,
         reasons,
         device: &snapshot.device,
-        vips: snapshot.vips.into_iter().collect(),
+        vips: Some(snapshot.vips.into_iter().collect()),
         last_pass: snapshot.last_pass,
-        desired: Some(&snapshot.desired),
+        desired: (snapshot.state != State::Waiting).then_some(&snapshot.desired),
         problems: &snapshot.problems,
     };
     Ok(StatusDocument::new(context, entries))

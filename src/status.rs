@@ -55,13 +55,13 @@ pub struct StatusDocument {
     pub reasons: Vec<String>,
     /// The dummy device that carries the VIPs.
     pub device: String,
-    /// Addresses on that device.
-    pub vips: Vec<IpAddr>,
+    /// Addresses on that device; `None` if they could not be read.
+    pub vips: Option<Vec<IpAddr>>,
     /// The last pass that had something to do; absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_pass: Option<PassDocument>,
-    /// Everything IPVS holds here, by family, protocol, address, port.
-    pub virtual_servers: Vec<VirtualServerStatus>,
+    /// Everything IPVS holds here, by family, protocol, address, port; `None` if it could not be read.
+    pub virtual_servers: Option<Vec<VirtualServerStatus>>,
     /// Objects that could not be honoured in full.
     pub findings: Vec<FindingDocument>,
     /// What is right but may surprise.
@@ -90,7 +90,7 @@ pub enum Purpose {
     Service,
     /// weir's own, without real servers: it keeps the kernel's IPVS hooks registered.
     Inert,
-    /// Not weir's, or no longer wanted, or weir is down and nobody knows.
+    /// Not weir's, or no longer wanted, or nobody knows: weir is down, or has not read the cluster yet.
     Other,
 }
 
@@ -157,31 +157,34 @@ pub struct Context<'a> {
     pub reasons: Vec<String>,
     /// The dummy device.
     pub device: &'a str,
-    /// Addresses on that device.
-    pub vips: BTreeSet<IpAddr>,
+    /// Addresses on that device; `None` if they could not be read.
+    pub vips: Option<BTreeSet<IpAddr>>,
     /// The last pass that had something to do.
     pub last_pass: Option<PassDocument>,
-    /// What should be; `None` while weir is down.
+    /// What should be; `None` while weir is down or has not read the cluster whole.
     pub desired: Option<&'a Desired>,
     /// Findings and notes.
     pub problems: &'a Problems,
 }
 
 impl StatusDocument {
-    /// Joins the kernel's table with what is known beside it.
-    pub fn new(context: Context<'_>, mut entries: Vec<Entry>) -> Self {
-        entries.sort_by_key(|entry| order(entry.subject));
+    /// Joins the kernel's table, `None` if it could not be read, with what is known beside it.
+    pub fn new(context: Context<'_>, entries: Option<Vec<Entry>>) -> Self {
+        let virtual_servers = entries.map(|mut entries| {
+            entries.sort_by_key(|entry| order(entry.subject));
+            entries
+                .iter()
+                .map(|entry| virtual_server(&context, entry))
+                .collect()
+        });
         Self {
             api_version: API_VERSION.to_owned(),
             node: context.node.to_owned(),
             state: context.state,
-            virtual_servers: entries
-                .iter()
-                .map(|entry| virtual_server(&context, entry))
-                .collect(),
+            virtual_servers,
             reasons: context.reasons,
             device: context.device.to_owned(),
-            vips: context.vips.into_iter().collect(),
+            vips: context.vips.map(|vips| vips.into_iter().collect()),
             last_pass: context.last_pass,
             findings: context
                 .problems
@@ -201,10 +204,13 @@ impl StatusDocument {
     /// The header and, unless it is to be brief, the table.
     pub fn table(&self, brief: bool) -> String {
         let mut text = self.header();
-        if !brief && !self.virtual_servers.is_empty() {
-            // Writing to a String cannot fail.
-            let written = write!(text, "\n{}\n", trimmed(&self.rows()));
-            debug_assert!(written.is_ok());
+        match self.virtual_servers.as_deref() {
+            Some(servers @ [_, ..]) if !brief => {
+                // Writing to a String cannot fail.
+                let written = write!(text, "\n{}\n", trimmed(&self.rows(servers)));
+                debug_assert!(written.is_ok());
+            }
+            _ => {}
         }
         text
     }
@@ -223,18 +229,27 @@ impl StatusDocument {
             line("", reason);
         }
         line("Servers", &self.totals());
-        line("VIPs", &format!("{} on {}", self.vips.len(), self.device));
+        let vips = self
+            .vips
+            .as_ref()
+            .map_or_else(|| "unknown".to_owned(), |vips| vips.len().to_string());
+        line("VIPs", &format!("{vips} on {}", self.device));
         if let Some(pass) = &self.last_pass {
             let failed = if pass.failed == 0 {
                 String::new()
             } else {
                 format!(", {} failed", pass.failed)
             };
+            let operations = if pass.operations == 1 {
+                "1 operation".to_owned()
+            } else {
+                format!("{} operations", pass.operations)
+            };
             line(
                 "Last change",
                 &format!(
-                    "{}, {} operations{failed}, {} ms",
-                    pass.time, pass.operations, pass.milliseconds
+                    "{}, {operations}{failed}, {} ms",
+                    pass.time, pass.milliseconds
                 ),
             );
         }
@@ -254,21 +269,22 @@ impl StatusDocument {
                     ),
                 );
             }
-            line("Notes", &self.notes.len().to_string());
+            let where_to_read = if self.notes.is_empty() {
+                ""
+            } else {
+                ", shown by -o json"
+            };
+            line("Notes", &format!("{}{where_to_read}", self.notes.len()));
         }
         text
     }
 
     fn totals(&self) -> String {
-        let real: usize = self
-            .virtual_servers
-            .iter()
-            .map(|server| server.real_servers.len())
-            .sum();
-        let all = self
-            .virtual_servers
-            .iter()
-            .flat_map(|server| &server.real_servers);
+        let Some(servers) = &self.virtual_servers else {
+            return "unknown".to_owned();
+        };
+        let real: usize = servers.iter().map(|server| server.real_servers.len()).sum();
+        let all = servers.iter().flat_map(|server| &server.real_servers);
         let (active, inactive) = all.fold((0_u64, 0_u64), |(active, inactive), server| {
             (
                 active + u64::from(server.active),
@@ -277,11 +293,11 @@ impl StatusDocument {
         });
         format!(
             "{} virtual, {real} real; connections {active} active, {inactive} inactive",
-            self.virtual_servers.len()
+            servers.len()
         )
     }
 
-    fn rows(&self) -> Table {
+    fn rows(&self, servers: &[VirtualServerStatus]) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header([
@@ -295,12 +311,14 @@ impl StatusDocument {
             "INACTIVE",
             "",
         ]);
-        for server in &self.virtual_servers {
+        for server in servers {
             let service = match server.purpose {
                 Purpose::Service => server.service.as_str(),
                 Purpose::Inert => "(inert: keeps IPVS's hooks)",
-                Purpose::Other if self.state == State::Down => "",
-                Purpose::Other => "(not weir's)",
+                Purpose::Other => match self.state {
+                    State::Waiting | State::Down => "",
+                    State::Converged | State::Degraded => "(no Service's)",
+                },
             };
             table.add_row([
                 server.protocol.clone(),
@@ -340,7 +358,8 @@ pub fn trimmed(table: &Table) -> String {
     lines.join("\n")
 }
 
-fn number(value: u32) -> Cell {
+/// A number in a table.
+pub fn number(value: u32) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
@@ -414,7 +433,8 @@ fn purpose(wanted: Option<&DesiredVirtualServer>, key: &VirtualServerKey) -> Pur
 }
 
 fn vip(context: &Context<'_>, address: IpAddr) -> Option<VipDocument> {
-    context.vips.contains(&address).then(|| VipDocument {
+    let vips = context.vips.as_ref()?;
+    vips.contains(&address).then(|| VipDocument {
         device: context.device.to_owned(),
         mode: "address".to_owned(),
     })

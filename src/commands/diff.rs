@@ -1,5 +1,7 @@
 //! `weir diff`: the desired state against this kernel. Prints the plan that would lead there, and changes nothing.
 
+use anyhow::Context as _;
+
 use crate::arbitrate::Desired;
 use crate::cli::DiffArgs;
 use crate::commands::{Exit, Failure, Outcome, host, print, say};
@@ -45,5 +47,7 @@ fn from_running(host: &HostConfig) -> Result<Desired, Failure> {
             error: anyhow::Error::new(error)
                 .context("no --manifests given, so the running weir was asked"),
         })?;
-    Ok(document.desired()?)
+    Ok(document
+        .desired()
+        .context("cannot use what the running weir says is desired")?)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{Table, presets};
+use comfy_table::{Cell, Table, presets};
 
 use crate::cli::{RenderArgs, RenderOutput};
 use crate::commands::{Exit, Outcome, print, say};
@@ -11,7 +11,7 @@ use crate::document::{self, RenderDocument};
 use crate::pipeline::Pipeline;
 use crate::resolve::Settings;
 use crate::source::manifests::Manifests;
-use crate::status::trimmed;
+use crate::status::{number, trimmed};
 
 /// Runs the command.
 ///
@@ -79,12 +79,15 @@ fn table(document: &RenderDocument) -> String {
         ]);
         for real in &server.real_servers {
             table.add_row([
-                String::new(),
-                format!("-> {}", std::net::SocketAddr::new(real.address, real.port)),
-                String::new(),
-                String::new(),
-                String::new(),
-                real.weight.to_string(),
+                Cell::new(""),
+                Cell::new(format!(
+                    "-> {}",
+                    std::net::SocketAddr::new(real.address, real.port)
+                )),
+                Cell::new(""),
+                Cell::new(""),
+                Cell::new(""),
+                number(real.weight),
             ]);
         }
     }
@@ -92,5 +95,10 @@ fn table(document: &RenderDocument) -> String {
         column.set_padding((0, 2));
     }
     let vips: Vec<_> = document.vips.iter().map(ToString::to_string).collect();
-    format!("{}\n\nVIPs: {}\n", trimmed(&table), vips.join(", "))
+    let vips = if vips.is_empty() {
+        "none".to_owned()
+    } else {
+        vips.join(", ")
+    };
+    format!("{}\n\nVIPs: {vips}\n", trimmed(&table))
 }

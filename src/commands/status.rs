@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipvs::proc::Entry;
+
 use crate::cli::{StatusArgs, StatusOutput};
 use crate::commands::{Exit, Outcome, print, say};
 use crate::config::HostConfig;
@@ -40,25 +42,22 @@ pub fn status(args: StatusArgs) -> Outcome {
 
 /// What the kernel says when weir does not: forwarding goes on without us.
 fn kernel_alone(host: &HostConfig, why: &AskError) -> StatusDocument {
-    let mut reasons = vec![
-        why.to_string(),
-        "below is what the kernel does meanwhile".to_owned(),
-    ];
-    let vips = vips(&host.device).unwrap_or_else(|reason| {
-        reasons.push(reason);
-        BTreeSet::new()
-    });
-    let entries = match ipvs::proc::read() {
-        Ok(text) => ipvs::proc::parse(&text).unwrap_or_else(|error| {
-            reasons.push(error.to_string());
-            Vec::new()
-        }),
-        Err(error) => {
-            reasons.push(format!(
-                "{}; is the module ip_vs loaded?",
-                crate::error_chain(&error)
-            ));
-            Vec::new()
+    let mut reasons = vec![why.to_string()];
+    let vips = match vips(&host.device) {
+        Ok(vips) => Some(vips),
+        Err(reason) => {
+            reasons.push(reason);
+            None
+        }
+    };
+    let entries = match entries() {
+        Ok(entries) => {
+            reasons.push("below is what the kernel does meanwhile".to_owned());
+            Some(entries)
+        }
+        Err(reason) => {
+            reasons.push(reason);
+            None
         }
     };
     let context = Context {
@@ -72,6 +71,16 @@ fn kernel_alone(host: &HostConfig, why: &AskError) -> StatusDocument {
         problems: &Problems::default(),
     };
     StatusDocument::new(context, entries)
+}
+
+fn entries() -> Result<Vec<Entry>, String> {
+    let text = ipvs::proc::read().map_err(|error| {
+        format!(
+            "{}; is the module ip_vs loaded?",
+            crate::error_chain(&error)
+        )
+    })?;
+    ipvs::proc::parse(&text).map_err(|error| error.to_string())
 }
 
 fn vips(device: &str) -> Result<BTreeSet<IpAddr>, String> {
