@@ -386,7 +386,7 @@ mod tests {
         let plan = removal(&is, &Ownership::default());
         assert_eq!(
             plan.to_string(),
-            "- device\n- virtual server TCP 192.0.2.10:80\n"
+            "- virtual server TCP 192.0.2.10:80\n- device with all its addresses\n"
         );
         assert!(removal(&Observed::default(), &Ownership::default()).is_empty());
     }
