@@ -1,5 +1,6 @@
 //! A blocking client of the kernel's IPVS.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use netlink_packet_generic::GenlMessage;
@@ -9,6 +10,7 @@ use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use crate::error::{Error, RequestKind, refused};
 use crate::message::{Message, MessageError};
 use crate::netlink::{NetlinkProtocol, Rejection, Request, Transport, TransportError};
+use crate::proc::{self, RealServerEntry};
 use crate::{
     Daemon, DaemonRole, Info, RealServer, RealServerConfig, RealServerKey, Timeouts, VirtualServer,
     VirtualServerConfig, VirtualServerKey,
@@ -16,13 +18,18 @@ use crate::{
 
 const FAMILY_NAME: &str = "IPVS";
 const ENOENT: i32 = 2;
+/// How many virtual servers surely fit in the first piece of a dump, which is a page at least; each takes some 320 bytes.
+const ONE_PIECE: usize = 8;
+/// How often all virtual servers are read for two readings that agree.
+const READ_ATTEMPTS: usize = 10;
 
 /// A blocking client of the kernel's IPVS.
 ///
 /// It works on the network namespace of the thread that opened it and must be used on threads of that namespace: after
 /// an exchange that failed it opens its socket anew. One request, batch or dump is in flight at a time.
 ///
-/// A dump is no snapshot: while another program changes virtual servers, one may be missing from a dump or be in it twice.
+/// What is read is no snapshot: while another program changes the real servers of a virtual server, one of them may be missing
+/// or be told twice.
 #[derive(Debug)]
 pub struct Client {
     transport: Transport,
@@ -140,21 +147,39 @@ impl Client {
         self.tell(RequestKind::SetTimeouts, Message::set_timeouts(timeouts))
     }
 
-    /// Every virtual server (`IPVS_CMD_GET_SERVICE`; `ipvsadm -L`), in the kernel's order.
+    /// Every virtual server (`IPVS_CMD_GET_SERVICE`; `ipvsadm -L`), in the order of their keys.
     ///
     /// Left out are those of protocols other than TCP, UDP and SCTP, which the kernel stores but never sends a packet to.
     ///
+    /// The kernel counts its place in a dump over the virtual servers of all network namespaces, so a change in any of
+    /// them makes it skip some or tell them twice, and it says nothing of that (`ip_vs_genl_dump_services`; seen on 6.12). So a
+    /// dump of more than one piece is read until two in a row have the same keys.
+    ///
     /// # Errors
     ///
-    /// Any [`Error`] of a read.
+    /// [`TransportError::Interrupted`] if no two dumps agreed; any [`Error`] of a read.
     #[doc(alias = "services")]
     pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServer>, Error> {
         let request = RequestKind::ReadVirtualServers;
-        self.dump(request, Message::get_virtual_servers())?
-            .iter()
-            .filter_map(|message| message.virtual_server().transpose())
-            .collect::<Result<_, _>>()
-            .map_err(answer(request))
+        let mut before = None;
+        for _ in 0..READ_ATTEMPTS {
+            let messages = self.dump(request, Message::get_virtual_servers())?;
+            let servers: BTreeMap<_, _> = messages
+                .iter()
+                .filter_map(|message| message.virtual_server().transpose())
+                .map(|server| server.map(|server| (server.key, server)))
+                .collect::<Result<_, _>>()
+                .map_err(answer(request))?;
+            let keys: Vec<_> = servers.keys().copied().collect();
+            if messages.len() <= ONE_PIECE || before.as_ref() == Some(&keys) {
+                return Ok(servers.into_values().collect());
+            }
+            before = Some(keys);
+        }
+        Err(Error::Transport {
+            request,
+            source: TransportError::Interrupted,
+        })
     }
 
     /// One virtual server (`IPVS_CMD_GET_SERVICE`; `ipvsadm -L -t …`).
@@ -189,6 +214,36 @@ impl Client {
             .map(|message| message.real_server(of.family()))
             .collect::<Result<_, _>>()
             .map_err(answer(request))
+    }
+
+    /// The real servers of every virtual server with weight and connections, at the least cost that is right: the virtual servers
+    /// by one dump, their real servers from [`proc::snapshot`], and a dump for each virtual server that is missing there, which
+    /// are firewall marks always and others when other network namespaces have virtual servers too.
+    ///
+    /// From `/proc` every tunnel is [`Tunnel::Ipip`](crate::Tunnel::Ipip), see [`RealServerEntry`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Proc`] if the file cannot be read or understood; any [`Error`] of a read.
+    pub fn real_servers_of_all(
+        &mut self,
+    ) -> Result<BTreeMap<VirtualServerKey, Vec<RealServerEntry>>, Error> {
+        let servers = self.virtual_servers()?;
+        let mut snapshot = proc::snapshot()?;
+        let mut all = BTreeMap::new();
+        for VirtualServer { key, .. } in servers {
+            let of_one = match snapshot.remove(&key) {
+                Some(entries) => entries,
+                None => match self.real_servers(&key) {
+                    Ok(servers) => servers.iter().map(RealServerEntry::from).collect(),
+                    // Deleted since.
+                    Err(error) if error.is_not_found() => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            all.insert(key, of_one);
+        }
+        Ok(all)
     }
 
     /// Applies commands in order, some hundred in each system call, and returns one result for each, in order.

@@ -144,6 +144,9 @@ pub enum Error {
         #[source]
         source: crate::message::MessageError,
     },
+    /// `/proc/net/ip_vs` could not be read or understood.
+    #[error("cannot read weights and connections")]
+    Proc(#[from] crate::proc::ProcError),
     /// The value cannot be sent, and was not.
     #[error("cannot {request}: the value cannot be put in a message")]
     Unsendable {
@@ -171,7 +174,7 @@ impl Error {
             | Self::NoMemory { rejection, .. }
             | Self::Kernel { rejection, .. } => Some(rejection.errno),
             Self::Transport { source, .. } => source.rejection().map(|rejection| rejection.errno),
-            Self::Answer { .. } | Self::Unsendable { .. } => None,
+            Self::Answer { .. } | Self::Unsendable { .. } | Self::Proc(_) => None,
         }
     }
 
@@ -206,6 +209,7 @@ impl Error {
             | Self::Invalid { .. }
             | Self::NoMemory { .. }
             | Self::Kernel { .. }
+            | Self::Proc(_)
             | Self::Answer { .. }
             | Self::Unsendable { .. } => false,
         }
@@ -227,6 +231,7 @@ impl Error {
             | Self::Invalid { .. }
             | Self::NoMemory { .. }
             | Self::Kernel { .. }
+            | Self::Proc(_)
             | Self::Unsendable { .. } => false,
         }
     }

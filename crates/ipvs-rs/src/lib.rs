@@ -54,7 +54,9 @@
 //! without a local routing table the kernel finds no address to be unicast.
 //!
 //! Load the modules of the schedulers you use at start (`modprobe ip_vs_lblc`). The kernel loads them itself when one is asked
-//! for, but on some kernels (seen on 6.1) it may hang for good if a network namespace is torn down at that moment.
+//! for, but for `lblc` and `lblcr` it hangs for good, and all of IPVS with it, if a network namespace is torn down at that
+//! moment (seen on 6.1 and 6.12): the request holds `__ip_vs_mutex` and waits for the module, the module's initialisation waits for
+//! `pernet_ops_rwsem`, and the tearing down holds that and waits for the mutex.
 //!
 //! # What is missing
 //!
