@@ -43,15 +43,11 @@ fn deny(project: &Project) -> Result<()> {
             project.tools_directory().display()
         );
         let mut install = project.cargo();
-        install.args([
-            "install",
-            "cargo-deny",
-            "--locked",
-            "--force",
-            "--quiet",
-            "--version",
-            CARGO_DENY,
-        ]);
+        // Without optimization it builds in half the time and still runs in a second.
+        install.args(["install", "cargo-deny", "--version", CARGO_DENY]);
+        install
+            .args(["--locked", "--force", "--quiet", "--debug"])
+            .env("CARGO_PROFILE_DEV_DEBUG", "0");
         install.arg("--root").arg(project.tools_directory());
         install
             .arg("--target-dir")

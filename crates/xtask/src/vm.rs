@@ -161,7 +161,7 @@ pub(crate) fn run(
     .run(machine, payload, sink)
 }
 
-/// As [`run`], with our terminal as the terminal of `/t/run`; no time limit.
+/// As [`run()`], with our terminal as the terminal of `/t/run`; no time limit.
 pub(crate) fn run_interactively(
     project: &Project,
     kernel: Kernel,

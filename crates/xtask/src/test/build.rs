@@ -1,5 +1,6 @@
 //! Building the test binaries, and finding them in what cargo says.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -44,10 +45,13 @@ pub(crate) fn every_target(project: &Project) -> Vec<String> {
     let mut arguments = ["--workspace", "--lib", "--bins", "--tests", "--examples"]
         .map(str::to_owned)
         .to_vec();
-    for package in &project.packages {
-        for target in package.targets.iter().filter(|target| target.is("test")) {
-            arguments.extend(["--test".to_owned(), target.name.clone()]);
-        }
+    let targets = project.packages.iter().flat_map(|package| &package.targets);
+    let names: BTreeSet<&String> = targets
+        .filter(|target| target.is("test"))
+        .map(|target| &target.name)
+        .collect();
+    for name in names {
+        arguments.extend(["--test".to_owned(), name.clone()]);
     }
     arguments
 }
