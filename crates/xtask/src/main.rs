@@ -7,6 +7,7 @@
 )]
 
 mod check;
+mod demo;
 mod project;
 mod test;
 mod vm;
@@ -27,6 +28,8 @@ enum Xtask {
     Check,
     /// All tests, those in VMs as well
     Test(test::TestArguments),
+    /// The tutorial's cluster with weir on its nodes: shows what weir does and checks it, in a VM
+    Demo(demo::DemoArguments),
     /// A virtual machine with the kernels that we test with
     #[command(subcommand)]
     Vm(vm::VmCommand),
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let done = match Xtask::parse() {
         Xtask::Check => test::TestArguments::for_check().run(),
         Xtask::Test(arguments) => arguments.run(),
+        Xtask::Demo(arguments) => arguments.run(),
         Xtask::Vm(command) => command.run(),
     };
     done.unwrap_or_else(|error| {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::demo;
 use crate::project::Project;
 use accel::Accelerator;
 use image::Image;
@@ -29,7 +30,7 @@ use run::{Machine, Outcome, Qemu, Terminal};
 pub(crate) enum VmCommand {
     /// Run a program in a VM; exits with its status, 124 if it took too long, 125 if the VM gave none
     Run(RunArguments),
-    /// A shell in a VM
+    /// A shell on a node of the demo's cluster, in a VM; without a terminal, commands come from standard input
     Shell(ShellArguments),
     /// Fetch and build what VMs boot from
     Prepare {
@@ -77,6 +78,9 @@ pub(crate) struct ShellArguments {
     /// A directory to copy to /t in the guest
     #[arg(long)]
     payload: Option<PathBuf>,
+    /// An empty VM, without weir and the cluster
+    #[arg(long)]
+    plain: bool,
     /// What to run instead of bash
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -122,6 +126,15 @@ impl RunArguments {
 
 impl ShellArguments {
     fn run(self, project: &Project) -> Result<ExitCode> {
+        let machine = Machine {
+            memory_mib: self.memory,
+            processors: self.cpus,
+            ..Machine::default()
+        };
+        if !self.plain {
+            let payload = self.payload.as_deref();
+            return demo::shell(project, self.kernel, machine, &self.command, payload);
+        }
         let mut payload = Payload::new();
         if let Some(directory) = &self.payload {
             payload.directory(directory);
@@ -132,11 +145,6 @@ impl ShellArguments {
             self.command
         };
         payload.command(command.into_iter());
-        let machine = Machine {
-            memory_mib: self.memory,
-            processors: self.cpus,
-            ..Machine::default()
-        };
         let outcome = run_interactively(project, self.kernel, machine, &payload)?;
         Ok(ExitCode::from(outcome.exit_code()))
     }
