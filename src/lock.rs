@@ -49,6 +49,16 @@ pub enum LockError {
     Namespace(#[source] io::Error),
 }
 
+impl LockError {
+    /// Whether somebody has the lock, or permission is missing; else the run directory cannot be one.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NamespaceTaken | Self::DirectoryTaken(_) | Self::Namespace(_) => true,
+            Self::Directory { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+        }
+    }
+}
+
 impl Locks {
     /// Takes both locks, making the run directory if it is not there.
     ///

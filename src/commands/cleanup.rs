@@ -1,7 +1,7 @@
 //! `weir cleanup`: removes all that weir owns on this node.
 
 use crate::cli::CleanupArgs;
-use crate::commands::{Exit, Failure, Outcome, host, print, say};
+use crate::commands::{Exit, Outcome, host, print, say};
 use crate::config::HostConfig;
 use crate::lock::Locks;
 
@@ -11,7 +11,7 @@ use crate::lock::Locks;
 /// When a weir runs here, or the kernel cannot be read.
 pub fn cleanup(args: CleanupArgs) -> Outcome {
     let host = HostConfig::try_from(args.host)?;
-    let _locks = Locks::take(&host.run_dir).map_err(Failure::refused)?;
+    let _locks = Locks::take(&host.run_dir).map_err(host::lock_failure)?;
     let mut dataplane = host::dataplane(&host)?;
     let observed = dataplane.observe().map_err(host::observe_failure)?;
     let plan = crate::diff::removal(&observed, dataplane.ownership());

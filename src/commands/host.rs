@@ -9,6 +9,7 @@ use crate::config::HostConfig;
 use crate::dataplane::kernel::LinuxKernel;
 use crate::dataplane::record::{Found, Record, Scope};
 use crate::dataplane::{Dataplane, KernelError, ObserveError};
+use crate::lock::LockError;
 
 /// Opens the kernel of this network namespace and the record of what is ours in it.
 ///
@@ -33,6 +34,15 @@ fn scope() -> io::Result<Scope> {
         boot_id: boot_id.trim().to_owned(),
         network_namespace: format!("{}:{}", namespace.st_dev, namespace.st_ino),
     })
+}
+
+/// Locks that could not be taken.
+pub fn lock_failure(error: LockError) -> Failure {
+    if error.is_refusal() {
+        Failure::refused(error)
+    } else {
+        error.into()
+    }
 }
 
 /// A refusal of the kernel, with what to do about it.

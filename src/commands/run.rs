@@ -41,7 +41,7 @@ pub fn run(args: RunArgs) -> Outcome {
     let node_name = config::node_name(args.node)?;
     let mut manifests = Manifests::new(args.manifests);
     let events = manifests.load()?;
-    let locks = Locks::take(&host.run_dir).map_err(Failure::refused)?;
+    let locks = Locks::take(&host.run_dir).map_err(host::lock_failure)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
