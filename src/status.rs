@@ -317,7 +317,7 @@ impl StatusDocument {
                 Purpose::Inert => "(inert: keeps IPVS's hooks)",
                 Purpose::Other => match self.state {
                     State::Waiting | State::Down => "",
-                    State::Converged | State::Degraded => "(no Service's)",
+                    State::Converged | State::Degraded => "(not from a Service)",
                 },
             };
             table.add_row([
@@ -457,3 +457,6 @@ fn real_servers(entry: &Entry, wanted: Option<&DesiredVirtualServer>) -> Vec<Rea
     servers.sort_by_key(|server| (server.address, server.port));
     servers
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::cli::{LogArgs, LogFormat};
 /// A `--log-level` that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--log-level {level:?}, or WEIR_LOG, is none: error, warn, info, debug or trace, also per module, such as info,weir::reconcile=debug"
+    "the log level {level:?}, from --log-level or WEIR_LOG, is none: error, warn, info, debug or trace, also per module, such as info,weir::reconcile=debug"
 )]
 pub struct LogLevelError {
     /// What was given.
