@@ -1,0 +1,222 @@
+use std::cell::Cell;
+use std::rc::Rc;
+use std::thread;
+
+use serde_json::json;
+use tokio::sync::mpsc::Sender;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::dataplane::fake::{FakeKernel, Injected, Operation};
+use crate::dataplane::record::Record;
+use crate::resolve::Settings;
+use crate::source::{Change, parse};
+
+/// The longest that a state may take to come; far more than the longest wait of the loop that these tests lead to.
+const DEADLINE: Duration = Duration::from_secs(20);
+const EPERM: i32 = 1;
+const ENOMEM: i32 = 12;
+
+/// One Service at 192.0.2.10:80 with an endpoint, and nothing else.
+fn cluster() -> Vec<Event> {
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"clusterIPs": ["192.0.2.10"], "ports": [{"port": 80}]},
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "web-1",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": [{"addresses": ["198.51.100.1"]}],
+    });
+    vec![
+        Event::Services(Change::Replaced(vec![
+            parse::service(&service, "a test").unwrap(),
+        ])),
+        Event::EndpointSlices(Change::Replaced(vec![
+            parse::endpoint_slice(&slice, "a test").unwrap(),
+        ])),
+        Event::Endpoints(Change::Replaced(Vec::new())),
+        Event::Nodes(Change::Replaced(Vec::new())),
+    ]
+}
+
+/// The loop's other end.
+struct Outside(Sender<Input>);
+
+impl Outside {
+    async fn tell(&self, events: Vec<Event>) {
+        self.0.send(Input::Events(events)).await.unwrap();
+    }
+
+    async fn ask(&self) -> Snapshot {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Input::Ask(reply)).await.unwrap();
+        timeout(DEADLINE, answer).await.unwrap().unwrap()
+    }
+
+    async fn until(&self, state: State) -> Snapshot {
+        let soon = async {
+            loop {
+                let snapshot = self.ask().await;
+                if snapshot.state == state {
+                    return snapshot;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(DEADLINE, soon).await.unwrap()
+    }
+}
+
+/// Runs the loop on this thread, as `weir run` does on one of its own, and what is outside on another; tells how many changes the
+/// kernel saw.
+fn run<F>(mut kernel: FakeKernel, outside: impl FnOnce(Outside) -> F + Send) -> u32
+where
+    F: Future<Output = ()>,
+{
+    let changes = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&changes);
+    kernel.watch(move |_| seen.set(seen.get() + 1));
+    let pipeline = Pipeline::new("node-a", Settings::default());
+    let dataplane = Dataplane::new(kernel, "dummy-weir0".to_owned(), Record::in_memory());
+    let reconciler = Reconciler::new(pipeline, dataplane, crate::drain::DEFAULT_TIMEOUT);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    let (inputs, waiting) = mpsc::channel(64);
+    let (stopped, stop) = oneshot::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            runtime.block_on(async {
+                outside(Outside(inputs)).await;
+                // The loop still needs the timers; it ends because the channel is closed.
+                drop(stop.await);
+            });
+        });
+        reconciler.run(&handle, waiting);
+        drop(stopped);
+    });
+    changes.get()
+}
+
+#[test]
+fn who_asks_after_a_change_is_told_of_the_time_after_it() {
+    let changes = run(FakeKernel::default(), |outside| async move {
+        outside.tell(cluster()).await;
+        let snapshot = outside.ask().await;
+        assert_eq!(snapshot.state, State::Converged);
+        assert_eq!(snapshot.reasons, Vec::<String>::new());
+        assert_eq!(snapshot.node, "node-a");
+        assert_eq!(snapshot.device, "dummy-weir0");
+        assert_eq!(snapshot.desired.virtual_servers.len(), 3);
+        let vip: IpAddr = "192.0.2.10".parse().unwrap();
+        assert_eq!(snapshot.vips, [vip]);
+        let pass = snapshot.last_pass.unwrap();
+        assert!(pass.operations > 0);
+        assert_eq!(pass.failed, 0);
+    });
+    assert!(changes > 0);
+}
+
+#[test]
+fn without_the_whole_cluster_nothing_is_read_or_changed() {
+    let mut kernel = FakeKernel::default();
+    kernel.fail_when(|operation| panic!("{operation:?} is too early"));
+    let changes = run(kernel, |outside| async move {
+        assert_eq!(outside.ask().await.state, State::Waiting);
+        let mut events = cluster();
+        events.retain(|event| !matches!(event, Event::EndpointSlices(_)));
+        outside.tell(events).await;
+        let snapshot = outside.ask().await;
+        assert_eq!(snapshot.state, State::Waiting);
+        assert_eq!(
+            snapshot.reasons,
+            ["waiting for all objects of: EndpointSlice"]
+        );
+        assert_eq!(snapshot.last_pass, None);
+    });
+    assert_eq!(changes, 0);
+}
+
+#[test]
+fn a_failed_read_is_degraded_and_changes_nothing() {
+    let mut kernel = FakeKernel::default();
+    kernel.fail_when(|operation| {
+        matches!(operation, Operation::ReadVirtualServers).then_some(Injected::Refused(EPERM))
+    });
+    let changes = run(kernel, |outside| async move {
+        outside.tell(cluster()).await;
+        let snapshot = outside.ask().await;
+        assert_eq!(snapshot.state, State::Degraded);
+        assert_eq!(snapshot.reasons.len(), 1);
+        assert_eq!(snapshot.last_pass, None);
+        assert_eq!(snapshot.desired.virtual_servers.len(), 3);
+    });
+    assert_eq!(changes, 0);
+}
+
+#[test]
+fn a_read_that_works_again_leads_to_convergence() {
+    let mut kernel = FakeKernel::default();
+    let mut failures = 2;
+    kernel.fail_when(move |operation| {
+        let fails = failures > 0 && matches!(operation, Operation::ReadVirtualServers);
+        failures -= u32::from(fails);
+        fails.then_some(Injected::Refused(ENOMEM))
+    });
+    run(kernel, |outside| async move {
+        outside.tell(cluster()).await;
+        assert_eq!(outside.ask().await.state, State::Degraded);
+        let snapshot = outside.until(State::Converged).await;
+        assert_eq!(snapshot.reasons, Vec::<String>::new());
+        assert!(snapshot.last_pass.unwrap().operations > 0);
+    });
+}
+
+#[test]
+fn a_failed_change_is_named_and_made_up_for() {
+    let mut kernel = FakeKernel::default();
+    let mut failures = 1;
+    kernel.fail_when(move |operation| {
+        let fails = failures > 0 && matches!(operation, Operation::Ipvs(_));
+        failures -= u32::from(fails);
+        fails.then_some(Injected::Refused(ENOMEM))
+    });
+    run(kernel, |outside| async move {
+        outside.tell(cluster()).await;
+        let snapshot = outside.ask().await;
+        assert_eq!(snapshot.state, State::Degraded);
+        assert_eq!(snapshot.last_pass.unwrap().failed, snapshot.reasons.len());
+        assert!(!snapshot.reasons.is_empty());
+        let snapshot = outside.until(State::Converged).await;
+        assert_eq!(snapshot.last_pass.unwrap().failed, 0);
+    });
+}
+
+#[test]
+fn a_change_that_changes_nothing_is_no_pass() {
+    let once = run(FakeKernel::default(), |outside| async move {
+        outside.tell(cluster()).await;
+        assert_eq!(outside.ask().await.state, State::Converged);
+    });
+    let twice = run(FakeKernel::default(), |outside| async move {
+        outside.tell(cluster()).await;
+        let before = outside.ask().await.last_pass;
+        outside.tell(cluster()).await;
+        let after = outside.ask().await;
+        assert_eq!(after.last_pass, before);
+        assert_eq!(after.state, State::Converged);
+    });
+    assert_eq!(twice, once);
+}
