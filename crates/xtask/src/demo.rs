@@ -57,6 +57,33 @@ pub(crate) struct DemoArguments {
     /// The kernel of the VM
     #[arg(long, default_value = "6.12", conflicts_with = "host")]
     kernel: Kernel,
+    /// Build weir with optimisation: takes longer, and then weir is quicker
+    #[arg(long)]
+    release: bool,
+}
+
+/// Cargo's, for weir.
+#[derive(Debug, Clone, Copy)]
+enum Profile {
+    Dev,
+    Release,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+
+    /// Below the target directory.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
 }
 
 impl DemoArguments {
@@ -65,7 +92,12 @@ impl DemoArguments {
         if self.host {
             require_host()?;
         }
-        let files = Files::build(&project)?;
+        let profile = if self.release {
+            Profile::Release
+        } else {
+            Profile::Dev
+        };
+        let files = Files::build(&project, profile)?;
         let started = Instant::now();
         let code = if self.host {
             on_host(&project, &files)?
@@ -84,14 +116,17 @@ impl DemoArguments {
 #[derive(Debug)]
 struct Files {
     weir: PathBuf,
+    profile: Profile,
     manifests: Vec<(String, PathBuf)>,
 }
 
 impl Files {
     /// Builds weir.
-    fn build(project: &Project) -> Result<Self> {
-        eprintln!("demo: building weir (cargo build, profile dev)");
-        project::succeed(project.cargo().args(["build", "--bin", "weir"]))?;
+    fn build(project: &Project, profile: Profile) -> Result<Self> {
+        let mut command = project.cargo();
+        command.args(["build", "--bin", "weir", "--profile", profile.name()]);
+        eprintln!("demo: building weir ({})", project::line(&command));
+        project::succeed(&mut command)?;
         let directory = project.root.join("examples/tutorial");
         let mut manifests = Vec::new();
         for entry in fs::read_dir(&directory)
@@ -102,7 +137,8 @@ impl Files {
             manifests.push((format!("tutorial/{name}"), path));
         }
         Ok(Self {
-            weir: project.target.join("debug/weir"),
+            weir: project.target.join(profile.directory()).join("weir"),
+            profile,
             manifests,
         })
     }
@@ -136,7 +172,7 @@ impl Files {
 }
 
 fn in_vm(project: &Project, files: &Files, kernel: Kernel) -> Result<u8> {
-    let payload = files.payload(&["demo".to_owned()]);
+    let payload = files.payload(&["demo".to_owned(), files.profile.name().to_owned()]);
     eprintln!("demo: booting Linux {kernel} in QEMU");
     let outcome = vm::run(
         project,
@@ -179,7 +215,7 @@ fn on_host(project: &Project, files: &Files) -> Result<u8> {
     let status = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "bash"])
         .arg(directory.join("enter.sh"))
-        .arg("demo")
+        .args(["demo", files.profile.name()])
         .stdin(Stdio::null())
         .status()
         .context("cannot start setpriv; install util-linux")?;
@@ -202,7 +238,15 @@ fn require_host() -> Result<()> {
         .filter(|(program, _)| project::find_program(program).is_none())
         .map(|(_, package)| *package)
         .collect();
-    if !missing.is_empty() {
+    if missing.is_empty() {
+        let applets = project::output(Command::new("busybox").arg("--list"))?;
+        let applets = String::from_utf8_lossy(&applets.stdout).into_owned();
+        if !applets.lines().any(|applet| applet == "httpd") {
+            bail!(
+                "busybox has no httpd here; run `apt-get install busybox-static`, or leave out --host"
+            );
+        }
+    } else {
         let missing: Vec<&str> = missing.into_iter().collect();
         bail!(
             "the demo needs programs that are not here; run `apt-get install {}`, or leave out --host",
@@ -229,7 +273,7 @@ pub(crate) fn shell(
             bail!("this needs a terminal, or commands on standard input");
         }
     }
-    let files = Files::build(project)?;
+    let files = Files::build(project, Profile::Dev)?;
     let words: Vec<String> = std::iter::once("shell".to_owned())
         .chain(command.iter().cloned())
         .collect();

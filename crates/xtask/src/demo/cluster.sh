@@ -26,7 +26,7 @@ PODS=(
 
 exec {never}<> <(:)
 pause() { # without starting a program
-    read -rt "$1" -u "$never"
+    read -rt "$1" -u "$never" || true
 }
 
 fatal() {
@@ -126,6 +126,8 @@ start_servers() {
     local pod on address
     while read -r pod on address; do
         [[ $pod = client ]] || serve "$pod" 80 "$pod on $on ($address)"
+        # A client that nobody answers is told so after three seconds.
+        ip netns exec "$pod" sysctl -qw net.ipv4.tcp_syn_retries=1
     done < <(printf '%s\n' "${PODS[@]}")
     serve ubuntu0 "${ADDRESS[ubuntu0]}:3306" "mysql on ubuntu0"
     serve ubuntu0 "${ADDRESS[ubuntu0]}:6443" "the API server on ubuntu0"
@@ -141,7 +143,8 @@ serve() { # where, port, answer
 start_weir() { # on every node
     local node
     for node in "${NODES[@]}"; do
-        on "$node" weir run --manifests tutorial </dev/null 2>"$node.log" &
+        # Not through a function, so that it is weir that gets the signals.
+        bash "$here/on.sh" "$node" weir run --manifests tutorial </dev/null 2>"$node.log" &
         WEIR[$node]=$!
     done
 }

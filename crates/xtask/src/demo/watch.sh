@@ -1,13 +1,13 @@
-# watch.sh VIP:PORT present|absent ADDRESS:PORT…: waits until the kernel's table gives that virtual server all of these real
-# servers, or none of them; writes the time, and how they were left: "gone" or "weight 0". Ends with 1 after 20 seconds.
+# watch.sh VIP:PORT ADDRESS:PORT…: waits until the kernel sends no new connection of that virtual server to any of these real
+# servers; writes the time, and how they are now: "gone" or "quiesced" (weight 0). Ends with 1 after 20 seconds.
 hexadecimal() { # an address as /proc/net/ip_vs writes it
     local octets
     IFS=. read -ra octets <<<"${1%:*}"
     printf '%02X%02X%02X%02X:%04X' "${octets[@]}" "${1#*:}"
 }
 exec {never}<> <(:)
-vip=$(hexadecimal "$1") wanted=$2
-shift 2
+vip=$(hexadecimal "$1")
+shift
 servers=()
 for server; do servers+=("$(hexadecimal "$server")"); done
 until ((SECONDS > 20)); do
@@ -23,10 +23,8 @@ until ((SECONDS > 20)); do
             ((weight > 0 ? ++live : ++quiesced))
         fi
     done
-    left=gone
-    ((quiesced == 0)) || left="weight 0"
-    if [[ $wanted = present ]]; then goal=${#servers[@]}; else goal=0; fi
-    if ((live == goal)); then
+    if ((live == 0)); then
+        ((quiesced == 0)) && left=gone || left=quiesced
         echo "$EPOCHREALTIME $left"
         exit 0
     fi
