@@ -59,6 +59,15 @@ pub struct RunArgs {
     /// Services, slices of endpoints, Endpoints and Nodes are read, all other kinds skipped.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub manifests: Vec<PathBuf>,
+    /// How long an endpoint that leaves may keep its connections, such as 90s, 10m or 2h
+    ///
+    /// A TCP or SCTP endpoint that leaves gets no new connections. It is removed when it has none left, or after this time, which
+    /// cuts what is left. UDP endpoints are removed at once.
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub drain_timeout: String,
+    /// How long it takes to look at every virtual server again, for what others changed: 1s to 24h
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub audit_cycle: String,
     /// This node.
     #[command(flatten)]
     pub node: NodeArgs,

@@ -1,6 +1,7 @@
 //! Arguments as typed, turned into settings that are checked. The only reader of the environment.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cli::{HostArgs, NodeArgs};
 
@@ -20,6 +21,12 @@ pub enum ConfigError {
         "the node name {0:?}, from --node-name or NODE_NAME, cannot name a node: letters, digits, - and ., at both ends a letter or digit"
     )]
     NodeName(String),
+    /// `--drain-timeout`
+    #[error("--drain-timeout {0:?} is no time; write it as 90s, 10m or 2h, up to 24h")]
+    DrainTimeout(String),
+    /// `--audit-cycle`
+    #[error("--audit-cycle {0:?} is no time from 1s to 24h")]
+    AuditCycle(String),
     /// No `--node-name`, and a host name that is none.
     #[error("the host name {0:?} cannot name a node; set --node-name or NODE_NAME")]
     HostName(String),
@@ -49,6 +56,34 @@ impl TryFrom<HostArgs> for HostConfig {
             device: args.device,
         })
     }
+}
+
+/// The longest of the times that can be set.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn time(text: &str) -> Option<Duration> {
+    let time = text.parse::<jiff::SignedDuration>().ok()?;
+    Duration::try_from(time)
+        .ok()
+        .filter(|time| *time <= LONGEST)
+}
+
+/// How long an audit cycle takes: 1 second to 24 hours.
+///
+/// # Errors
+/// When the text is no such time.
+pub fn audit_cycle(text: &str) -> Result<Duration, ConfigError> {
+    time(text)
+        .filter(|time| *time >= Duration::from_secs(1))
+        .ok_or_else(|| ConfigError::AuditCycle(text.to_owned()))
+}
+
+/// How long an endpoint that leaves may keep its connections: 0 to 24 hours.
+///
+/// # Errors
+/// When the text is no such time.
+pub fn drain_timeout(text: &str) -> Result<Duration, ConfigError> {
+    time(text).ok_or_else(|| ConfigError::DrainTimeout(text.to_owned()))
 }
 
 /// The name of this node: as given, else the host name; in lower case without spaces around it, as kubelet and kube-proxy take it.
@@ -106,6 +141,26 @@ mod tests {
         }
         for bad in ["", "1234567890123456", "a b", "a/b", "a:b", "..", "é"] {
             assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_drain_timeout_is_a_time() {
+        for (text, seconds) in [
+            ("0s", 0),
+            ("90s", 90),
+            ("10m", 600),
+            ("1h 30m", 5_400),
+            ("24h", 86_400),
+        ] {
+            assert_eq!(
+                drain_timeout(text).unwrap(),
+                Duration::from_secs(seconds),
+                "{text}"
+            );
+        }
+        for bad in ["", "10", "-1s", "25h", "soon"] {
+            assert!(drain_timeout(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -10,6 +10,7 @@ use ipvs::{
     Command, Connections, RealServerConfig, RealServerKey, VirtualServerConfig, VirtualServerKey,
 };
 
+use crate::diff::Keys;
 use crate::ownership::Ownership;
 use crate::plan::{Bind, Change, DeviceStep, FailedSubject, Failure, Plan, Report, Step};
 
@@ -26,6 +27,12 @@ pub trait Kernel {
     fn virtual_servers(
         &mut self,
     ) -> Result<BTreeMap<VirtualServerKey, VirtualServerConfig>, KernelError>;
+
+    /// One virtual server; `None` if it is not there.
+    fn virtual_server(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<Option<VirtualServerConfig>, KernelError>;
 
     /// The real servers of one virtual server.
     fn real_servers(
@@ -133,6 +140,15 @@ impl KernelError {
         }
     }
 
+    /// Whether the kernel may or may not have done it.
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            Self::Ipvs(error) => error.is_outcome_unknown(),
+            Self::Rejected { .. } => false,
+            Self::Transport { source, .. } => source.is_outcome_unknown(),
+        }
+    }
+
     /// Whether `CAP_NET_ADMIN` is missing.
     pub fn is_permission(&self) -> bool {
         match self {
@@ -168,8 +184,8 @@ pub struct ObservedVirtualServer {
 pub struct ObservedRealServer {
     /// What was set on it.
     pub config: RealServerConfig,
-    /// What it holds.
-    pub connections: Connections,
+    /// What it held when it was last read; `None` if it has not been read since it was last changed.
+    pub connections: Option<Connections>,
 }
 
 /// The state of our dummy device.
@@ -321,6 +337,68 @@ impl<K: Kernel> Dataplane<K> {
             device,
             vips,
         })
+    }
+
+    /// Reads these again and nothing else: the virtual servers one by one, and with any VIP the device and all its addresses.
+    ///
+    /// # Errors
+    /// When any of them could not be read; what is believed may then be half new, and must be read whole.
+    pub fn refresh(&mut self, observed: &mut Observed, keys: &Keys) -> Result<(), ObserveError> {
+        for key in &keys.virtual_servers {
+            match self.observe_virtual_server(key)? {
+                Some(server) => observed.virtual_servers.insert(*key, server),
+                None => observed.virtual_servers.remove(key),
+            };
+        }
+        if !keys.vips.is_empty() {
+            (observed.device, observed.vips) = self.observe_device()?;
+        }
+        Ok(())
+    }
+
+    /// Finds out which virtual servers came and went since they were believed to be there, and reads those that came; reads the
+    /// device and its addresses.
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub fn refresh_list(&mut self, observed: &mut Observed) -> Result<(), ObserveError> {
+        let configs = self
+            .kernel
+            .virtual_servers()
+            .map_err(ObserveError::VirtualServers)?;
+        observed
+            .virtual_servers
+            .retain(|key, _| configs.contains_key(key));
+        for (key, config) in configs {
+            if let Some(server) = observed.virtual_servers.get_mut(&key) {
+                server.config = config;
+            } else if let Some(server) = self.observe_virtual_server(&key)? {
+                observed.virtual_servers.insert(key, server);
+            }
+        }
+        (observed.device, observed.vips) = self.observe_device()?;
+        Ok(())
+    }
+
+    fn observe_virtual_server(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<Option<ObservedVirtualServer>, ObserveError> {
+        let config = self
+            .kernel
+            .virtual_server(key)
+            .map_err(ObserveError::VirtualServers)?;
+        let Some(config) = config else {
+            return Ok(None);
+        };
+        match self.kernel.real_servers(key) {
+            Ok(real_servers) => Ok(Some(ObservedVirtualServer {
+                config,
+                real_servers,
+            })),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(ObserveError::VirtualServers(error)),
+        }
     }
 
     fn observe_device(&mut self) -> Result<(Device, BTreeMap<IpAddr, VipBinding>), ObserveError> {

@@ -13,6 +13,7 @@ pub mod control;
 pub mod dataplane;
 pub mod diff;
 pub mod document;
+pub mod drain;
 pub mod lock;
 pub mod model;
 pub mod ownership;

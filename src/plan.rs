@@ -8,14 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use ipvs::{
-    Connections, ForwardMethod, RealServerConfig, RealServerKey, VirtualServerConfig,
-    VirtualServerKey,
-};
+use ipvs::{ForwardMethod, RealServerConfig, RealServerKey, VirtualServerConfig, VirtualServerKey};
 
 use crate::dataplane::{
     Device, Observed, ObservedRealServer, ObservedVirtualServer, StepError, VipBinding,
 };
+use crate::drain::DrainChanges;
 
 /// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +32,8 @@ pub struct Plan {
     pub unbind: BTreeSet<IpAddr>,
     /// Keys that are no longer ours once everything above is done.
     pub forget: BTreeSet<VirtualServerKey>,
+    /// Real servers that start or end to drain.
+    pub drain: DrainChanges,
 }
 
 /// A step for the dummy device.
@@ -155,14 +155,11 @@ impl Change {
                 }
                 Step::CreateRealServer(key, config) | Step::UpdateRealServer(key, config) => {
                     if let Some(server) = servers.get_mut(&self.subject) {
-                        let real = server
-                            .real_servers
-                            .entry(*key)
-                            .or_insert(ObservedRealServer {
-                                config: *config,
-                                connections: Connections::default(),
-                            });
-                        real.config = *config;
+                        let real = ObservedRealServer {
+                            config: *config,
+                            connections: None,
+                        };
+                        server.real_servers.insert(*key, real);
                     }
                 }
                 Step::DeleteRealServer(key) => {

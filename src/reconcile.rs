@@ -1,34 +1,65 @@
 //! The one loop that changes the kernel: wait, observe, diff, apply, publish. The only reader of the clock.
 //!
 //! It runs on a thread of its own with blocking sockets. Everything asynchronous reaches it through one bounded channel, whose end
-//! is the signal to stop. A pass costs no kernel call unless there is something to do; what the kernel holds is read when it is
-//! unknown (at the start, after a failure, when the audit comes by) and believed in between.
+//! is the signal to stop. A pass costs what changed: it plans for the keys that an event touched, believes of the kernel what it
+//! last read or did there, and reads again only what it does not know:
+//! - everything at the start, and after an answer was lost;
+//! - the keys of a failed step, before they are tried again;
+//! - virtual servers with real servers that drain, every second, for their connections;
+//! - one slice of the virtual servers each second, so that all are read once in an audit cycle; at the end of a cycle also the
+//!   list of virtual servers, the device and its addresses.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use ipvs::VirtualServerKey;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::arbitrate::Desired;
-use crate::dataplane::{Dataplane, Kernel, ObserveError, Observed};
-use crate::diff::{adopted, diff};
+use crate::dataplane::{Dataplane, Kernel, ObserveError, Observed, StepError};
+use crate::diff::{Basis, Keys, Scope, adopted, diff};
+use crate::drain::{BootTime, Clock, DEFAULT_TIMEOUT, Draining};
 use crate::model::Problems;
 use crate::pipeline::Pipeline;
-use crate::plan::{Plan, Report};
+use crate::plan::{FailedSubject, Plan, Report};
 use crate::source::Event;
 use crate::status::{PassDocument, State};
+use crate::store::claims::TouchedKeys;
 
-/// At least this long between two passes, so that a burst of events is one pass.
+/// At least this long between two passes that events cause, so that a burst of events is one pass.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The first wait after a failure; it doubles up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// The longest wait after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// How long the kernel is believed to be as it was left.
-const AUDIT: Duration = Duration::from_secs(60);
+/// How often a slice of the virtual servers, and everything that drains, is read again.
+const TICK: Duration = Duration::from_secs(1);
+/// How the loop takes its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a real server may drain.
+    pub drain_timeout: Duration,
+    /// How long it takes to read all virtual servers again; at least a second.
+    pub audit_cycle: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            drain_timeout: DEFAULT_TIMEOUT,
+            audit_cycle: DEFAULT_AUDIT_CYCLE,
+        }
+    }
+}
+
+/// How long an audit cycle takes unless `--audit-cycle` says otherwise.
+pub const DEFAULT_AUDIT_CYCLE: Duration = Duration::from_secs(60);
 
 /// What reaches the loop.
 #[derive(Debug)]
@@ -63,10 +94,25 @@ pub struct Snapshot {
 /// What is known of the kernel.
 #[derive(Debug)]
 enum Knowledge {
-    /// Nothing that can be relied on; it must be read before anything is planned.
+    /// Nothing that can be relied on; it must be read whole before anything is planned.
     Unknown,
-    /// It was read, or left, like this.
-    Believed(Observed),
+    /// It was read, or left, like this, but for some keys.
+    Believed {
+        observed: Observed,
+        /// Keys that must be read before anything is planned for them.
+        unknown: Keys,
+    },
+}
+
+/// Why there is a pass.
+#[derive(Debug, Default)]
+struct Cause {
+    /// Keys that events touched; `None` if no event came.
+    touched: Option<Keys>,
+    /// It is time to try again what failed.
+    retry: bool,
+    /// It is time to look at what drains and at a slice of the rest.
+    tick: bool,
 }
 
 /// The loop's state.
@@ -74,31 +120,30 @@ enum Knowledge {
 pub struct Reconciler<K> {
     pipeline: Pipeline,
     dataplane: Dataplane<K>,
+    timing: Timing,
+    draining: Draining,
     knowledge: Knowledge,
+    audit: Audit,
     reasons: Vec<String>,
     last_pass: Option<PassDocument>,
-    retry: Option<Duration>,
-}
-
-/// When the loop must run again though nothing reaches it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Something failed.
-    Retry(Duration),
-    /// Nothing failed; the kernel is read again by then.
-    Audit,
+    retry_at: Option<Instant>,
+    backoff: Duration,
 }
 
 impl<K: Kernel> Reconciler<K> {
     /// A loop that has seen nothing yet.
-    pub fn new(pipeline: Pipeline, dataplane: Dataplane<K>) -> Self {
+    pub fn new(pipeline: Pipeline, dataplane: Dataplane<K>, timing: Timing) -> Self {
         Self {
             pipeline,
             dataplane,
+            timing,
+            draining: Draining::default(),
             knowledge: Knowledge::Unknown,
+            audit: Audit::default(),
             reasons: Vec::new(),
             last_pass: None,
-            retry: None,
+            retry_at: None,
+            backoff: FIRST_RETRY,
         }
     }
 
@@ -107,37 +152,36 @@ impl<K: Kernel> Reconciler<K> {
     /// # Errors
     /// When it cannot be read.
     pub fn probe(&mut self) -> Result<(), ObserveError> {
-        self.knowledge = Knowledge::Believed(self.dataplane.observe()?);
-        Ok(())
+        self.dataplane.observe().map(drop)
     }
 
     /// Runs until the other end of the channel is gone.
     pub fn run(mut self, runtime: &Handle, mut inputs: mpsc::Receiver<Input>) {
-        let mut deadline = now() + AUDIT;
+        let mut tick_at = now() + TICK;
         loop {
-            let mut due = false;
+            let deadline = self
+                .retry_at
+                .map_or(tick_at, |retry_at| retry_at.min(tick_at));
             let woken =
                 runtime.block_on(async { timeout_at(deadline.into(), inputs.recv()).await });
             let first = match woken {
                 Ok(None) => return,
                 Ok(Some(input)) => Some(input),
-                Err(_elapsed) => {
-                    // A retry, or the audit: either way the kernel is read anew.
-                    self.knowledge = Knowledge::Unknown;
-                    due = true;
-                    None
-                }
+                Err(_elapsed) => None,
             };
             let started = now();
             let mut asked = Vec::new();
-            let inputs_now = first
-                .into_iter()
-                .chain(std::iter::from_fn(|| inputs.try_recv().ok()));
-            let changed = self.take(inputs_now, &mut asked);
-            if changed || due {
-                let next = self.pass(started);
-                deadline = now() + self.wait(next);
+            let waiting = std::iter::from_fn(|| inputs.try_recv().ok());
+            let cause = Cause {
+                touched: self.take(first.into_iter().chain(waiting), &mut asked),
+                retry: self.retry_at.is_some_and(|retry_at| retry_at <= started),
+                tick: tick_at <= started,
+            };
+            if cause.tick {
+                tick_at = started + TICK;
             }
+            let changed = cause.touched.is_some();
+            self.pass(&cause, started);
             // Answered after the pass, so that nobody who asks after a change is told of the time before it.
             for reply in asked {
                 // Whoever asked may have gone; then nobody needs the answer.
@@ -149,100 +193,174 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Takes in what waits; tells whether the desired state may have changed.
+    /// Takes in what waits; tells the keys whose desired state may have changed, if any event came.
     fn take(
         &mut self,
         inputs: impl Iterator<Item = Input>,
         asked: &mut Vec<oneshot::Sender<Snapshot>>,
-    ) -> bool {
-        let mut changed = false;
+    ) -> Option<Keys> {
+        let mut touched: Option<Keys> = None;
         for input in inputs {
             match input {
                 Input::Events(events) => {
-                    changed = true;
-                    self.pipeline.apply(events);
+                    let keys = keys(self.pipeline.apply(events));
+                    touched.get_or_insert_default().extend(keys);
                 }
                 Input::Ask(reply) => asked.push(reply),
             }
         }
-        changed
+        touched
     }
 
-    fn wait(&mut self, next: Next) -> Duration {
-        match next {
-            Next::Audit => {
-                self.retry = None;
-                AUDIT
-            }
-            Next::Retry(wait) => {
-                self.retry = Some(wait);
-                wait
-            }
-        }
-    }
-
-    fn retry(&self) -> Next {
-        Next::Retry(
-            self.retry
-                .map_or(FIRST_RETRY, |last| (last * 2).min(LONGEST_RETRY)),
-        )
-    }
-
-    /// One pass. Without a complete cluster and a complete picture of the kernel there is no plan.
-    fn pass(&mut self, started: Instant) -> Next {
+    /// One pass. Without a complete cluster and a picture of the kernel there is no plan.
+    fn pass(&mut self, cause: &Cause, started: Instant) {
         let waiting = self.pipeline.waiting_for();
         if !waiting.is_empty() {
             let kinds: Vec<_> = waiting.iter().map(ToString::to_string).collect();
             self.reasons = vec![format!("waiting for all objects of: {}", kinds.join(", "))];
-            return Next::Audit;
+            return;
         }
-        let observed = match std::mem::replace(&mut self.knowledge, Knowledge::Unknown) {
-            Knowledge::Believed(observed) => observed,
+        let waits = self.retry_at.is_some() && !cause.retry;
+        match std::mem::replace(&mut self.knowledge, Knowledge::Unknown) {
+            // Nothing is known, and it is not yet time to ask again.
+            Knowledge::Unknown if waits => {}
             Knowledge::Unknown => match self.dataplane.observe() {
-                Ok(observed) => observed,
-                Err(error) => {
-                    let reason = crate::error_chain(&error);
-                    warn!("{reason}; nothing is changed until it can be read");
-                    self.reasons = vec![reason];
-                    return self.retry();
-                }
+                Ok(observed) => self.program(observed, Keys::default(), Scope::Everything, started),
+                Err(error) => self.unreadable(&error),
             },
-        };
-        self.note_adopted(&observed);
-        let plan = diff(
-            self.pipeline.desired(),
-            &observed,
-            self.dataplane.ownership(),
-        );
-        if plan.is_empty() {
-            self.knowledge = Knowledge::Believed(observed);
-            self.reasons.clear();
-            debug!("nothing to do");
-            return Next::Audit;
+            Knowledge::Believed {
+                mut observed,
+                mut unknown,
+            } => match self.look_again(cause, &mut observed, &mut unknown) {
+                Ok(Some(keys)) => self.program(observed, unknown, Scope::Keys(&keys), started),
+                Ok(None) => self.knowledge = Knowledge::Believed { observed, unknown },
+                Err(error) => self.unreadable(&error),
+            },
         }
-        let report = self.dataplane.apply(&plan);
-        self.account(&plan, &report, started);
-        if report.is_success() {
-            self.knowledge = Knowledge::Believed(plan.project(observed));
-            self.reasons.clear();
-            return Next::Audit;
-        }
-        self.reasons = report.failed.iter().map(ToString::to_string).collect();
-        self.retry()
     }
 
-    fn note_adopted(&self, observed: &Observed) {
-        let adopted = adopted(
-            self.pipeline.desired(),
-            observed,
-            self.dataplane.ownership(),
-        );
-        if !adopted.is_empty() {
+    /// Reads again what a pass must know, and tells what it is about; `None` if there is nothing to do.
+    fn look_again(
+        &mut self,
+        cause: &Cause,
+        observed: &mut Observed,
+        unknown: &mut Keys,
+    ) -> Result<Option<Keys>, ObserveError> {
+        let mut scope = cause.touched.clone().unwrap_or_default();
+        let mut again = Keys::default();
+        if cause.retry {
+            again.extend(std::mem::take(unknown));
+        } else {
+            again.virtual_servers = scope
+                .virtual_servers
+                .intersection(&unknown.virtual_servers)
+                .copied()
+                .collect();
+            again.vips = scope.vips.intersection(&unknown.vips).copied().collect();
+            unknown
+                .virtual_servers
+                .retain(|key| !again.virtual_servers.contains(key));
+            unknown.vips.retain(|vip| !again.vips.contains(vip));
+        }
+        if cause.tick {
+            again
+                .virtual_servers
+                .extend(self.draining.virtual_servers());
+            match self.audit.tick(observed, self.timing.audit_cycle) {
+                Slice::Keys(keys) => again.virtual_servers.extend(keys),
+                Slice::EndOfCycle => {
+                    self.dataplane.refresh_list(observed)?;
+                    self.dataplane.refresh(observed, &again)?;
+                    return Ok(Some(Keys::of_everything(
+                        self.pipeline.desired(),
+                        observed,
+                        self.dataplane.ownership(),
+                    )));
+                }
+            }
+        }
+        self.dataplane.refresh(observed, &again)?;
+        scope.extend(again);
+        Ok((!scope.is_empty()).then_some(scope))
+    }
+
+    /// Plans for the keys in scope and does it.
+    fn program(
+        &mut self,
+        observed: Observed,
+        mut unknown: Keys,
+        scope: Scope<'_>,
+        started: Instant,
+    ) {
+        let basis = Basis {
+            desired: self.pipeline.desired(),
+            observed: &observed,
+            ownership: self.dataplane.ownership(),
+            draining: &self.draining,
+            clock: Clock {
+                now: boot_time(),
+                timeout: self.timing.drain_timeout,
+            },
+        };
+        let plan = diff(basis, scope);
+        let adopted = adopted(&plan, basis).len();
+        if adopted > 0 {
             info!(
-                count = adopted.len(),
+                count = adopted,
                 "taking over virtual servers that were there before"
             );
         }
+        self.draining.apply(&plan.drain);
+        let report = self.dataplane.apply(&plan);
+        if plan.operations() > 0 || !report.is_success() {
+            self.account(&plan, &report, started);
+        }
+        let lost = report.failed.iter().any(|failure| is_lost(&failure.error));
+        unknown.extend(failed_keys(&plan, &report));
+        if lost {
+            self.knowledge = Knowledge::Unknown;
+        } else {
+            self.knowledge = Knowledge::Believed {
+                observed: plan.project(observed),
+                unknown,
+            };
+        }
+        self.settle(&report);
+    }
+
+    /// Decides whether and when to try again.
+    fn settle(&mut self, report: &Report) {
+        let (unknown, observed) = match &self.knowledge {
+            Knowledge::Unknown => (true, None),
+            Knowledge::Believed { observed, unknown } => (!unknown.is_empty(), Some(observed)),
+        };
+        if let Some(observed) = observed {
+            self.draining.retain(|(key, server)| {
+                let servers = observed.virtual_servers.get(key);
+                servers.is_some_and(|servers| servers.real_servers.contains_key(server))
+            });
+        }
+        if !report.is_success() {
+            self.reasons = report.failed.iter().map(ToString::to_string).collect();
+            self.try_again();
+        } else if !unknown {
+            self.reasons.clear();
+            self.retry_at = None;
+            self.backoff = FIRST_RETRY;
+        }
+    }
+
+    fn try_again(&mut self) {
+        self.retry_at = Some(now() + self.backoff);
+        self.backoff = (self.backoff * 2).min(LONGEST_RETRY);
+    }
+
+    fn unreadable(&mut self, error: &ObserveError) {
+        let reason = crate::error_chain(error);
+        warn!("{reason}; nothing is changed until it can be read");
+        self.reasons = vec![reason];
+        self.knowledge = Knowledge::Unknown;
+        self.try_again();
     }
 
     fn account(&mut self, plan: &Plan, report: &Report, started: Instant) {
@@ -282,12 +400,97 @@ impl<K: Kernel> Reconciler<K> {
             problems: self.pipeline.problems(),
             device: self.dataplane.device().to_owned(),
             vips: match &self.knowledge {
-                Knowledge::Believed(observed) => observed.vips.keys().copied().collect(),
+                Knowledge::Believed { observed, .. } => observed.vips.keys().copied().collect(),
                 Knowledge::Unknown => self.pipeline.desired().vips.iter().copied().collect(),
             },
             last_pass: self.last_pass.clone(),
         }
     }
+}
+
+/// How far the audit has come in its cycle.
+#[derive(Debug, Default)]
+struct Audit {
+    /// Ticks since the cycle began.
+    ticks: usize,
+    /// The last virtual server that was read.
+    last: Option<VirtualServerKey>,
+}
+
+/// What the audit reads at a tick.
+#[derive(Debug, PartialEq, Eq)]
+enum Slice {
+    /// These virtual servers.
+    Keys(BTreeSet<VirtualServerKey>),
+    /// The list of all of them, the device and its addresses.
+    EndOfCycle,
+}
+
+impl Audit {
+    /// The next slice. Slices are of equal size, however many virtual servers there are.
+    fn tick(&mut self, observed: &Observed, cycle: Duration) -> Slice {
+        let ticks = usize::try_from(cycle.as_secs())
+            .unwrap_or(usize::MAX)
+            .max(1);
+        if self.ticks >= ticks {
+            *self = Self::default();
+            return Slice::EndOfCycle;
+        }
+        let total = observed.virtual_servers.len();
+        let share = |tick: usize| total.saturating_mul(tick) / ticks;
+        let size = share(self.ticks + 1) - share(self.ticks);
+        let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = observed.virtual_servers.range((from, Bound::Unbounded));
+        let slice: BTreeSet<_> = range.map(|(key, _)| *key).take(size).collect();
+        self.last = slice.last().copied().or(self.last);
+        self.ticks += 1;
+        Slice::Keys(slice)
+    }
+}
+
+fn keys(touched: TouchedKeys) -> Keys {
+    Keys {
+        virtual_servers: touched
+            .frontends
+            .into_iter()
+            .map(VirtualServerKey::from)
+            .collect(),
+        vips: touched.vips,
+    }
+}
+
+/// Whether nobody knows what the kernel did.
+fn is_lost(error: &StepError) -> bool {
+    match error {
+        StepError::Kernel(error) => error.is_outcome_unknown(),
+        StepError::Record(_) | StepError::NotTried(_) => false,
+    }
+}
+
+/// What is no longer known after a pass: what failed, and where the device failed every VIP of the plan.
+fn failed_keys(plan: &Plan, report: &Report) -> Keys {
+    let mut keys = Keys::default();
+    for failure in &report.failed {
+        match failure.subject {
+            FailedSubject::VirtualServer(key) => {
+                keys.virtual_servers.insert(key);
+            }
+            FailedSubject::Vip(vip) => {
+                keys.vips.insert(vip);
+            }
+            FailedSubject::Device => keys.vips.extend(plan.bind.keys().chain(&plan.unbind)),
+            FailedSubject::Record => keys.virtual_servers.extend(plan.record.union(&plan.forget)),
+        }
+    }
+    keys
+}
+
+/// Time since boot, by which deadlines are kept.
+pub fn boot_time() -> BootTime {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+    BootTime(Duration::new(seconds, nanoseconds))
 }
 
 #[expect(
@@ -302,3 +505,6 @@ fn wall_clock() -> String {
     let now = jiff::Timestamp::now();
     now.round(jiff::Unit::Second).unwrap_or(now).to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use weir::arbitrate::Desired;
-use weir::diff::diff;
+use weir::diff::{Basis, Scope, diff};
+use weir::drain::{BootTime, Clock, DEFAULT_TIMEOUT, Draining};
 use weir::pipeline::Pipeline;
 use weir::resolve::Settings;
 use weir::source::manifests::Manifests;
@@ -45,7 +47,17 @@ fn plan(scenario: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let text = fs::read_to_string(scenario.join("kernel.txt"))?;
     let (observed, ownership) = kernel_text::kernel(&text)?;
     let desired = desired(&scenario.join("cluster.yaml"))?;
-    Ok(diff(&desired, &observed, &ownership).to_string())
+    let basis = Basis {
+        desired: &desired,
+        observed: &observed,
+        ownership: &ownership,
+        draining: &Draining::default(),
+        clock: Clock {
+            now: BootTime(Duration::from_secs(1_000)),
+            timeout: DEFAULT_TIMEOUT,
+        },
+    };
+    Ok(diff(basis, Scope::Everything).to_string())
 }
 
 #[test]

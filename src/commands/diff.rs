@@ -7,8 +7,11 @@ use crate::cli::DiffArgs;
 use crate::commands::{Exit, Failure, Outcome, host, print, say};
 use crate::config::{self, HostConfig};
 use crate::control::{self, Question};
+use crate::diff::{Basis, Scope};
 use crate::document::RenderDocument;
+use crate::drain::{Clock, DEFAULT_TIMEOUT, Draining};
 use crate::pipeline::Pipeline;
+use crate::reconcile::boot_time;
 use crate::resolve::Settings;
 use crate::source::manifests::Manifests;
 
@@ -31,7 +34,17 @@ pub fn diff(args: DiffArgs) -> Outcome {
     };
     let mut dataplane = host::dataplane(&host)?;
     let observed = dataplane.observe().map_err(host::observe_failure)?;
-    let plan = crate::diff::diff(&desired, &observed, dataplane.ownership());
+    let basis = Basis {
+        desired: &desired,
+        observed: &observed,
+        ownership: dataplane.ownership(),
+        draining: &Draining::default(),
+        clock: Clock {
+            now: boot_time(),
+            timeout: DEFAULT_TIMEOUT,
+        },
+    };
+    let plan = crate::diff::diff(basis, Scope::Everything);
     print(&plan.to_string())?;
     Ok(if plan.operations() == 0 {
         Exit::Fine

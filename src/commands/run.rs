@@ -18,9 +18,10 @@ use crate::cli::RunArgs;
 use crate::commands::{Exit, Failure, Outcome, host};
 use crate::config::{self, HostConfig};
 use crate::control::{self, Answers};
+use crate::dataplane::kernel::LinuxKernel;
 use crate::lock::Locks;
 use crate::pipeline::Pipeline;
-use crate::reconcile::{Input, Reconciler};
+use crate::reconcile::{Input, Reconciler, Timing};
 use crate::resolve::Settings;
 use crate::source::Event;
 use crate::source::manifests::Manifests;
@@ -39,6 +40,10 @@ pub fn run(args: RunArgs) -> Outcome {
     telemetry::start(&args.log)?;
     let host = HostConfig::try_from(args.host)?;
     let node_name = config::node_name(args.node)?;
+    let timing = Timing {
+        drain_timeout: config::drain_timeout(&args.drain_timeout)?,
+        audit_cycle: config::audit_cycle(&args.audit_cycle)?,
+    };
     let mut manifests = Manifests::new(args.manifests);
     let events = manifests.load()?;
     let locks = Locks::take(&host.run_dir).map_err(host::lock_failure)?;
@@ -52,7 +57,8 @@ pub fn run(args: RunArgs) -> Outcome {
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
-    let outcome = runtime.block_on(supervise(host, pipeline, manifests, events));
+    let reconciler = Reconciler::new(pipeline, host::dataplane(&host)?, timing);
+    let outcome = runtime.block_on(supervise(host, reconciler, manifests, events));
     drop(locks);
     outcome
 }
@@ -94,11 +100,10 @@ impl Part {
 
 async fn supervise(
     host: HostConfig,
-    pipeline: Pipeline,
+    mut reconciler: Reconciler<LinuxKernel>,
     manifests: Manifests,
     events: Vec<Event>,
 ) -> Outcome {
-    let mut reconciler = Reconciler::new(pipeline, host::dataplane(&host)?);
     reconciler.probe().map_err(host::observe_failure)?;
     let listener = control::listen(&host.run_dir).with_context(|| {
         format!(

@@ -283,7 +283,7 @@ impl FakeKernel {
         }
         let real_server = ObservedRealServer {
             config,
-            connections: Connections::default(),
+            connections: Some(Connections::default()),
         };
         virtual_server.real_servers.insert(server, real_server);
         Ok(())
@@ -330,6 +330,17 @@ impl Kernel for FakeKernel {
         Ok(configs
             .map(|(key, server)| (*key, server.config.clone()))
             .collect())
+    }
+
+    fn virtual_server(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<Option<VirtualServerConfig>, KernelError> {
+        self.check(&Operation::ReadVirtualServers, "read virtual servers")?;
+        Ok(self
+            .virtual_servers
+            .get(key)
+            .map(|server| server.config.clone()))
     }
 
     fn real_servers(

@@ -39,6 +39,17 @@ impl Kernel for LinuxKernel {
             .collect())
     }
 
+    fn virtual_server(
+        &mut self,
+        key: &VirtualServerKey,
+    ) -> Result<Option<VirtualServerConfig>, KernelError> {
+        match self.ipvs.virtual_server(key) {
+            Ok(server) => Ok(Some(server.config)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn real_servers(
         &mut self,
         key: &VirtualServerKey,
@@ -49,7 +60,7 @@ impl Kernel for LinuxKernel {
             .map(|server| {
                 let observed = ObservedRealServer {
                     config: server.config,
-                    connections: server.connections,
+                    connections: Some(server.connections),
                 };
                 (server.key, observed)
             })

@@ -88,7 +88,7 @@ where
     kernel.watch(move |_| seen.set(seen.get() + 1));
     let pipeline = Pipeline::new("node-a", Settings::default());
     let dataplane = Dataplane::new(kernel, "dummy-weir0".to_owned(), Record::in_memory());
-    let reconciler = Reconciler::new(pipeline, dataplane, crate::drain::DEFAULT_TIMEOUT);
+    let reconciler = Reconciler::new(pipeline, dataplane, Timing::default());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

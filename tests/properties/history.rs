@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use ipvs::{
     Connections, Family, Netmask, Persistence, RealServerConfig, RealServerKey, Scheduler,
@@ -12,7 +13,8 @@ use weir::arbitrate::Desired;
 use weir::dataplane::fake::{FakeKernel, FakeLink, Injected};
 use weir::dataplane::record::Record;
 use weir::dataplane::{Dataplane, Observed, ObservedRealServer, ObservedVirtualServer, VipBinding};
-use weir::diff::diff;
+use weir::diff::{Basis, Scope, diff};
+use weir::drain::{BootTime, Clock, DEFAULT_TIMEOUT, Draining};
 use weir::ownership::Ownership;
 use weir::pipeline::Pipeline;
 use weir::plan::{Change, FailedSubject, Plan, Report, Step};
@@ -27,8 +29,8 @@ use crate::support::{DEVICE, OWN_NODE, Result, address};
 /// Passes with changes; in the first half of them things fail.
 const PASSES: usize = 6;
 /// Passes without failures and changes after which nothing may be left to do. A VIP that is bound makes what stands on it ours,
-/// which takes a second pass.
-const QUIET_PASSES: usize = 2;
+/// which takes a second pass; what is quiesced is deleted once it was read again, which takes a third.
+const QUIET_PASSES: usize = 3;
 
 /// What is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +82,16 @@ struct History {
     cluster: Cluster,
     pipeline: Pipeline,
     dataplane: Dataplane<FakeKernel>,
+    draining: Draining,
     ever_ours: BTreeSet<VirtualServerKey>,
     violations: Violations,
 }
+
+/// Histories are short: no deadline passes, everything that drains is free of connections when it is read again.
+const CLOCK: Clock = Clock {
+    now: BootTime(Duration::from_secs(1_000)),
+    timeout: DEFAULT_TIMEOUT,
+};
 
 impl History {
     fn new(seed: u64, mutant: Mutant) -> Result<Self> {
@@ -99,6 +108,7 @@ impl History {
             cluster: Cluster::default(),
             pipeline: Pipeline::new(OWN_NODE, Settings::default()),
             dataplane: Dataplane::new(kernel, DEVICE.to_owned(), record),
+            draining: Draining::default(),
             ever_ours: BTreeSet::new(),
             violations: Violations::default(),
         })
@@ -249,7 +259,15 @@ impl History {
             | Mutant::ForgetsNodes
             | Mutant::ForgetsRemovals => {}
         }
-        let mut plan = diff(&desired, &observed, &ownership);
+        let basis = Basis {
+            desired: &desired,
+            observed: &observed,
+            ownership: &ownership,
+            draining: &self.draining,
+            clock: CLOCK,
+        };
+        let mut plan = diff(basis, Scope::Everything);
+        self.draining.apply(&plan.drain);
         if self.mutant == Mutant::StopsBeforeUnbinding {
             plan.unbind.clear();
         }
@@ -288,7 +306,14 @@ impl History {
                 self.violations.add(Property::Convergence, how);
             }
             Ok(observed) => {
-                let plan = diff(desired, &observed, self.dataplane.ownership());
+                let basis = Basis {
+                    desired,
+                    observed: &observed,
+                    ownership: self.dataplane.ownership(),
+                    draining: &self.draining,
+                    clock: CLOCK,
+                };
+                let plan = diff(basis, Scope::Everything);
                 if !plan.is_empty() {
                     let how = format!("still to do: {plan:?}");
                     self.violations.add(Property::Convergence, how);
@@ -449,7 +474,7 @@ fn virtual_server(random: &mut Random, key: VirtualServerKey) -> Result<Observed
         let weight = Weight(random.pick(&[0, 1, 1, 1, 3]));
         let observed = ObservedRealServer {
             config: RealServerConfig::masquerade(weight),
-            connections: Connections::default(),
+            connections: Some(Connections::default()),
         };
         real_servers.insert(server, observed);
     }

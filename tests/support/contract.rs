@@ -228,7 +228,7 @@ pub(crate) fn every_command_does_what_it_says<B: Bench>(
     assert_eq!(read(bench)?, [(key, expected)].into());
     let fresh = ObservedRealServer {
         config: weight(1),
-        connections: Connections::default(),
+        connections: Some(Connections::default()),
     };
     assert_eq!(bench.kernel().real_servers(&key)?, [(server, fresh)].into());
 

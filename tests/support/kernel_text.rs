@@ -55,7 +55,7 @@ fn take_line(words: &[&str], observed: &mut Observed, ownership: &mut Ownership)
             let options = Options::read(options)?;
             let server = ObservedRealServer {
                 config: options.real_server()?,
-                connections: Connections::default(),
+                connections: Some(Connections::default()),
             };
             observed
                 .virtual_servers

@@ -48,7 +48,10 @@ fn a_wanted_virtual_server_that_is_there_is_taken_over_in_place() -> Result<()> 
          ipvsadm -a -t 10.105.110.237:8080 -r 10.244.152.96:80 -m -w 1
          ipvsadm -a -t 10.105.110.237:8080 -r 10.244.99.99:80 -m -w 1")?;
     let weir = node.start("ubuntu0")?;
-    assert_eq!(node.ipvsadm()?, node.rendered("ubuntu0")?);
+    let rendered = node.rendered("ubuntu0")?;
+    node.until("the surplus server has drained", || {
+        Ok(node.ipvsadm()? == rendered)
+    })?;
     assert!(weir.log().contains("taking over"), "{}", weir.log());
     Ok(())
 }

@@ -171,7 +171,7 @@ fn diff_is_empty_after_convergence_and_exact_after_a_change_by_hand() -> Result<
 ~ virtual server TCP 10.96.237.238:3306 scheduler rr
 ~ real server TCP 10.105.110.237:8080 -> 10.244.25.161:80 weight 1
 + real server TCP 10.105.110.237:8080 -> 10.244.152.96:80 weight 1
-- real server TCP 10.105.110.237:8080 -> 10.244.99.99:80
+~ real server TCP 10.105.110.237:8080 -> 10.244.99.99:80 weight 0
 + vip 10.96.0.1
 - vip 10.96.77.77
 ";
@@ -242,6 +242,70 @@ fn changes_of_every_kind_reach_the_kernel() -> Result<()> {
         .filter(|line| !line.contains("fe80::"))
         .count();
     assert_eq!(vips, 1, "{addresses}");
+    Ok(())
+}
+
+#[test]
+fn what_others_change_is_repaired_within_an_audit_cycle() -> Result<()> {
+    println!("::covers ipv4 tcp\n::covers ipv6 tcp");
+    let node = Node::new(&CLUSTER)?;
+    let _weir = node.start_with("node-0", &["--audit-cycle", "2s"])?;
+    let (servers, addresses) = (
+        node.ipvsadm()?,
+        node.ok("ip", ["-o", "address", "show", "dev", "dummy-weir0"])?,
+    );
+    for damage in [
+        "ipvsadm -D -t 10.96.1.1:80",
+        "ipvsadm -e -t 10.96.1.1:80 -r 10.244.0.10:8080 -m -w 9",
+        "ipvsadm -E -t [fd00:96::101]:80 -s wlc",
+        "ipvsadm -a -t [fd00:96::101]:80 -r [fd00:244::99]:80 -m",
+        "ip address delete 10.96.1.1/32 dev dummy-weir0",
+        "ip link set dummy-weir0 down",
+        "ip link delete dummy-weir0",
+        "ipvsadm -C",
+    ] {
+        node.sh(damage)?;
+        node.until(damage, || {
+            Ok(node.ipvsadm()? == servers && vips(&node)? == vip_lines(&addresses))
+        })?;
+    }
+    Ok(())
+}
+
+fn vips(node: &Node) -> Result<Vec<String>> {
+    let said = node.run("ip", ["-o", "address", "show", "dev", "dummy-weir0"])?;
+    Ok(vip_lines(&said.stdout))
+}
+
+/// The addresses alone: the index of a device that was made anew differs.
+fn vip_lines(text: &str) -> Vec<String> {
+    let addresses = text.lines().filter(|line| !line.contains("fe80::"));
+    let words = addresses.filter_map(|line| line.split_whitespace().nth(3));
+    let mut vips: Vec<_> = words.map(ToOwned::to_owned).collect();
+    vips.sort();
+    vips
+}
+
+#[test]
+fn an_endpoint_that_leaves_drains_until_its_deadline() -> Result<()> {
+    println!("::covers ipv4 tcp");
+    let node = Node::new(&[("a.yaml", &service("192.0.2.10", "TCP", "10.244.0.1"))])?;
+    // The real server does not exist: a connection to it stays in IPVS's table as one that waits for an answer.
+    node.sh("ip address add 10.244.0.254/24 dev lo")?;
+    let _weir = node.start_with("node-a", &["--drain-timeout", "3s"])?;
+    let address: std::net::SocketAddr = "192.0.2.10:80".parse()?;
+    let connect =
+        std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200));
+    assert!(connect.is_err());
+    node.write("a.yaml", &service("192.0.2.10", "TCP", "10.244.0.2"))?;
+    let server = "-a -t 192.0.2.10:80 -r 10.244.0.1:8080";
+    let line = |weight: &str| format!("-a -t 192.0.2.10:80 -r 10.244.0.1:8080 -m -w {weight}");
+    node.until("the server is quiesced", || {
+        Ok(node.ipvsadm()?.contains(&line("0")))
+    })?;
+    node.until("the server is deleted at its deadline", || {
+        Ok(!node.ipvsadm()?.iter().any(|line| line.starts_with(server)))
+    })?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The longest that anything in these tests may take under emulation.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The tutorial, as in `examples/tutorial`.
 pub(crate) const TUTORIAL: [(&str, &str); 5] = [
@@ -163,7 +163,12 @@ impl Node {
 
     /// Starts `weir run` on this node's manifests and waits until it has converged.
     pub(crate) fn start(&self, node_name: &str) -> Result<Weir> {
-        let weir = self.spawn(node_name)?;
+        self.start_with(node_name, &[])
+    }
+
+    /// Starts `weir run` with more arguments.
+    pub(crate) fn start_with(&self, node_name: &str, more: &[&str]) -> Result<Weir> {
+        let weir = self.spawn(node_name, more)?;
         self.until("weir has converged", || {
             Ok(self.weir(&["status", "--brief"])?.code == 0)
         })
@@ -171,17 +176,13 @@ impl Node {
         Ok(weir)
     }
 
-    pub(crate) fn spawn(&self, node_name: &str) -> Result<Weir> {
+    pub(crate) fn spawn(&self, node_name: &str, more: &[&str]) -> Result<Weir> {
         let log = self.directory.path().join("weir.log");
-        let mut command = self.command(&["run", "--node-name", node_name, "--manifests"]);
-        // The run directory was put last; the manifests go before it.
-        let manifests = self.manifests();
-        let args: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
-        let (before, after) = args.split_at(4);
-        command = Command::new(weir_binary());
-        command.args(before).arg(&manifests).args(after);
-        let child = command
-            .env_remove("NODE_NAME")
+        let child = self
+            .command(&["run", "--node-name", node_name])
+            .args(more)
+            .arg("--manifests")
+            .arg(self.manifests())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

@@ -74,7 +74,7 @@ fn a_second_weir_in_the_namespace_is_refused() -> Result<()> {
 fn a_link_of_our_name_that_is_no_dummy_stops_the_start() -> Result<()> {
     let node = Node::new(&TUTORIAL)?;
     node.sh("ip link add dummy-weir0 type bridge")?;
-    let mut weir = node.spawn("ubuntu0")?;
+    let mut weir = node.spawn("ubuntu0", &[])?;
     assert_eq!(weir.wait()?.code(), Some(4), "{}", weir.log());
     assert!(
         weir.log().contains("is bridge, not a dummy device"),
@@ -148,7 +148,7 @@ fn a_file_that_turns_bad_keeps_its_last_good_content() -> Result<()> {
 #[test]
 fn manifests_that_cannot_be_read_stop_the_start() -> Result<()> {
     let node = Node::new(&[("bad.yaml", "a: [")])?;
-    let mut weir = node.spawn("ubuntu0")?;
+    let mut weir = node.spawn("ubuntu0", &[])?;
     assert_eq!(weir.wait()?.code(), Some(2), "{}", weir.log());
     assert!(weir.log().contains("bad.yaml"), "{}", weir.log());
     Ok(())
