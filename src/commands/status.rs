@@ -11,6 +11,7 @@ use crate::config::HostConfig;
 use crate::control::{self, AskError, Question};
 use crate::dataplane::addresses::Addresses;
 use crate::model::Problems;
+use crate::stats;
 use crate::status::{Context, State, StatusDocument};
 
 /// Runs the command.
@@ -73,14 +74,16 @@ fn kernel_alone(host: &HostConfig, why: &AskError) -> StatusDocument {
     StatusDocument::new(context, entries)
 }
 
+/// The kernel's table; without the right to ask IPVS what `/proc` tells, which anybody may read.
 fn entries() -> Result<Vec<Entry>, String> {
-    let text = ipvs::proc::read().map_err(|error| {
-        format!(
-            "{}; is the module ip_vs loaded?",
-            crate::error_chain(&error)
-        )
-    })?;
-    ipvs::proc::parse(&text).map_err(|error| error.to_string())
+    match ipvs::Client::open().and_then(|mut client| stats::table(&mut client)) {
+        Ok(entries) => Ok(entries),
+        Err(error) if error.is_permission() => {
+            let text = ipvs::proc::read().map_err(|error| crate::error_chain(&error))?;
+            ipvs::proc::parse(&text).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(crate::error_chain(&error)),
+    }
 }
 
 fn vips(device: &str) -> Result<BTreeSet<IpAddr>, String> {
