@@ -1,8 +1,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
@@ -219,4 +221,120 @@ fn a_change_that_changes_nothing_is_no_pass() {
         assert_eq!(after.state, State::Converged);
     });
     assert_eq!(twice, once);
+}
+
+/// Service `number` at an address of its own, and a slice with these endpoints.
+fn numbered(number: u32, endpoints: &[u8]) -> (Value, Value) {
+    let [_, high, middle, low] = number.to_be_bytes();
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": format!("s{number}")},
+        "spec": {"clusterIPs": [format!("10.{high}.{middle}.{low}")], "ports": [{"port": 80}]},
+    });
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|endpoint| json!({"addresses": [format!("198.51.100.{endpoint}")]}))
+        .collect();
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("s{number}-1"),
+            "labels": {"kubernetes.io/service-name": format!("s{number}")},
+        },
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": endpoints,
+    });
+    (service, slice)
+}
+
+fn slice_event(slice: &Value) -> Event {
+    Event::EndpointSlices(Change::Upsert(
+        parse::endpoint_slice(slice, "a test").unwrap(),
+    ))
+}
+
+/// What a full start, a start on what it left, and single changes then ask the kernel to do, with this many Services of five
+/// endpoints.
+fn costs(services: u32) -> Vec<(&'static str, usize)> {
+    let (all, slices): (Vec<_>, Vec<_>) = (1..=services)
+        .map(|number| numbered(number, &[1, 2, 3, 4, 5]))
+        .unzip();
+    let whole = vec![
+        Event::Services(Change::Replaced(
+            all.iter()
+                .map(|one| parse::service(one, "a test").unwrap())
+                .collect(),
+        )),
+        Event::EndpointSlices(Change::Replaced(
+            slices
+                .iter()
+                .map(|one| parse::endpoint_slice(one, "a test").unwrap())
+                .collect(),
+        )),
+        Event::Endpoints(Change::Replaced(Vec::new())),
+        Event::Nodes(Change::Replaced(Vec::new())),
+    ];
+    let mut kernel = FakeKernel::default();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    kernel.fail_when(move |operation| {
+        if matches!(
+            operation,
+            Operation::Ipvs(_) | Operation::Address(_) | Operation::ChangeLink
+        ) {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        None
+    });
+    let (new_service, new_slice) = numbered(services + 1, &[1, 2, 3, 4, 5]);
+    let mut found = Vec::new();
+    let noted = &mut found;
+    run(kernel, |outside| async move {
+        let cost = async |events: Vec<Event>| {
+            let before = writes.load(Ordering::SeqCst);
+            outside.tell(events).await;
+            assert_eq!(outside.ask().await.state, State::Converged);
+            writes.load(Ordering::SeqCst) - before
+        };
+        let start = cost(whole.clone()).await;
+        assert_eq!(start, 2 + 2 + usize::try_from(services).unwrap() * 7);
+        noted.push(("the same cluster told again", cost(whole).await));
+        let changed = numbered(7, &[1, 2, 3, 4, 6]).1;
+        noted.push((
+            "an endpoint replaced",
+            cost(vec![slice_event(&changed)]).await,
+        ));
+        let added = vec![
+            Event::Services(Change::Upsert(
+                parse::service(&new_service, "a test").unwrap(),
+            )),
+            slice_event(&new_slice),
+        ];
+        noted.push(("a Service added", cost(added).await));
+        let name = crate::model::ObjectName::new("default", &format!("s{}", services + 1));
+        noted.push((
+            "a Service removed",
+            cost(vec![Event::Services(Change::Remove(name))]).await,
+        ));
+    });
+    found
+}
+
+#[test]
+fn a_change_costs_what_changed_however_large_the_cluster() {
+    let expected = [
+        ("the same cluster told again", 0),
+        // The old one is quiesced, the new one created.
+        ("an endpoint replaced", 2),
+        // The virtual server, its five real servers, its address.
+        ("a Service added", 7),
+        // The virtual server with its real servers, and its address.
+        ("a Service removed", 2),
+    ];
+    for services in [1_000, 10_000] {
+        assert_eq!(costs(services), expected, "{services} Services");
+    }
 }
