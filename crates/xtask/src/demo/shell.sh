@@ -14,7 +14,6 @@ start_weir
 for node in "${NODES[@]}"; do
     within 30 on "$node" weir status --brief || fatal "weir on $node does not converge; it said: $(<"$node.log")"
 done
-export PS1='\h:\w\$ ' HISTFILE=/dev/null
 if ! $interactive; then
     on ubuntu0 "${@:-bash}" <"$here/stdin"
     exit
@@ -31,4 +30,7 @@ You are root on ubuntu0, a node of the tutorial's cluster; weir runs on ubuntu0,
 \`exit\` ends the virtual machine.
 
 END
-on ubuntu0 "${@:-bash}"
+# A shell that is none of a person's drops PS1 from its environment, and on.sh is one.
+echo "PS1='\\h:\\w\\\$ ' HISTFILE=" >bashrc
+(($# > 0)) || set -- bash --rcfile bashrc
+on ubuntu0 "$@"
