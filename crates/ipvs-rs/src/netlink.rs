@@ -220,7 +220,8 @@ impl Transport {
     }
 
     /// Sends a transaction of nfnetlink: `begin` (`NFNL_MSG_BATCH_BEGIN`), the requests, `end` (`NFNL_MSG_BATCH_END`), in one send.
-    /// The kernel applies all requests or none. Without requests nothing is sent.
+    /// The kernel applies all requests or none. Without requests nothing is sent. The send buffer is raised to what the transaction
+    /// needs, if the caller may do so (`CAP_NET_ADMIN` in the initial user namespace).
     ///
     /// Only the last request asks for an acknowledgement, because kernels before 6.10 do not answer for `begin` and `end`.
     ///
@@ -253,6 +254,7 @@ impl Transport {
                 }
                 send.acknowledge_last();
                 send.push(&end, NLM_F_REQUEST);
+                connection.make_room(send.bytes.len());
                 connection.send(&send.bytes)?;
                 read_refusals(connection, &send, requests.len(), until)
             })

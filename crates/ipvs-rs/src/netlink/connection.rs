@@ -107,6 +107,19 @@ impl Connection {
         self.send_limit
     }
 
+    /// Raises the send buffer if what is to go in one send does not fit, as far as the caller may. It stays raised.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        if bytes <= self.send_limit {
+            return;
+        }
+        let size = bytes.saturating_add(SEND_OVERHEAD);
+        if set_socket_send_buffer_size_force(&self.socket, size).is_ok()
+            && let Ok(size) = socket_send_buffer_size(&self.socket)
+        {
+            self.send_limit = size.saturating_sub(SEND_OVERHEAD);
+        }
+    }
+
     /// Sends, which includes that the kernel works off every message.
     pub(super) fn send(&self, bytes: &[u8]) -> Result<(), TransportError> {
         loop {
