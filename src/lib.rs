@@ -16,6 +16,7 @@ pub mod document;
 pub mod drain;
 pub mod lock;
 pub mod model;
+pub mod nft;
 pub mod ownership;
 pub mod pipeline;
 pub mod plan;
