@@ -4,14 +4,19 @@
 //! alike; the others get a finding, and the next one takes over when the winner goes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipvs::{
     Protocol, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig, VirtualServerKey,
 };
 
+pub mod elements;
+
+use elements::{Wisher, Wishes};
+
 use crate::model::{Finding, Kind, ObjectName, Subject};
+use crate::resolve::packet_rules::{self, Member};
 use crate::store::claims::{ClaimIndex, Claims, Frontend, FrontendClaim, Serving, TouchedKeys};
 
 /// What should be in the kernel.
@@ -23,6 +28,8 @@ pub struct Desired {
     pub vips: BTreeSet<IpAddr>,
     /// Frontends that lost to an older Service, by the loser.
     pub conflicts: BTreeMap<Frontend, Vec<Finding>>,
+    /// Elements of the packet sets.
+    pub wishes: Wishes,
 }
 
 /// A virtual server as it should be.
@@ -49,12 +56,7 @@ pub struct Origin {
 /// away with the last virtual server of a family, and established connections die of that (`ip_vs_unregister_hooks`, seen on
 /// 6.1 and 6.12). The addresses are from the documentation ranges (RFC 5737, RFC 3849) and never made local.
 pub fn inert() -> impl Iterator<Item = VirtualServerKey> {
-    [
-        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-    ]
-    .into_iter()
-    .map(|address| VirtualServerKey::Address {
+    packet_rules::inner().map(|address| VirtualServerKey::Address {
         address,
         port: 1,
         protocol: Protocol::Tcp,
@@ -78,8 +80,10 @@ impl Desired {
         for vip in &touched.vips {
             if claims.is_claimed(vip) {
                 self.vips.insert(*vip);
+                self.wish(Wisher::Vip(*vip), packet_rules::of_vip(*vip));
             } else {
                 self.vips.remove(vip);
+                self.wish(Wisher::Vip(*vip), BTreeSet::new());
             }
         }
     }
@@ -92,8 +96,13 @@ impl Desired {
         let mut claimants = claimants.into_iter();
         let Some((winner, _, claim)) = claimants.next() else {
             self.set(key, None);
+            self.wish(Wisher::Frontend(*frontend), BTreeSet::new());
             return;
         };
+        self.wish(
+            Wisher::Frontend(*frontend),
+            packet_rules::of_frontend(*frontend, claim),
+        );
         self.set(key, desired_virtual_server(winner, claim));
         let lost: Vec<_> = claimants
             .map(|(loser, _, _)| conflict(frontend, winner, loser))
@@ -101,6 +110,11 @@ impl Desired {
         if !lost.is_empty() {
             self.conflicts.insert(*frontend, lost);
         }
+    }
+
+    /// Sets the elements that one wants.
+    pub fn wish(&mut self, wisher: Wisher, members: BTreeSet<Member>) {
+        self.wishes.set(wisher, members);
     }
 
     fn set(&mut self, key: VirtualServerKey, server: Option<DesiredVirtualServer>) {
@@ -164,6 +178,7 @@ fn conflict(frontend: &Frontend, winner: &ObjectName, loser: &ObjectName) -> Fin
 mod tests {
     use super::*;
     use crate::model::Created;
+    use crate::store::claims::Masquerade;
     use ipvs::Weight;
 
     fn frontend(address: &str, port: u16) -> Frontend {
@@ -184,6 +199,8 @@ mod tests {
 
     fn claims(created: Option<i64>, on: Frontend, serving: Serving) -> Claims {
         let claim = FrontendClaim {
+            local: BTreeSet::new(),
+            masquerade: Masquerade::Nobody,
             port_name: "http".into(),
             config: VirtualServerConfig::new(Scheduler::RoundRobin),
             serving,

@@ -104,6 +104,9 @@ pub struct RenderArgs {
     /// How to print it
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub output: RenderOutput,
+    /// The packet rules.
+    #[command(flatten)]
+    pub packets: PacketArgs,
     /// This node.
     #[command(flatten)]
     pub node: NodeArgs,
@@ -152,6 +155,17 @@ pub struct HostArgs {
     pub device: String,
 }
 
+/// Settings about packets.
+#[derive(Debug, Args)]
+pub struct PacketArgs {
+    /// Ranges of the cluster's pods, of either family: clients outside them are masqueraded [default: the Node's podCIDRs]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub cluster_cidr: Vec<String>,
+    /// The bit of the packet mark that means "masquerade", 0 to 31
+    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u8).range(0..=31))]
+    pub masquerade_bit: u8,
+}
+
 /// Settings about logging.
 #[derive(Debug, Args)]
 pub struct LogArgs {
@@ -172,6 +186,8 @@ pub enum RenderOutput {
     Json,
     /// Lines as `ipvsadm -Sn` prints them
     Ipvsadm,
+    /// The packet rules, a file for `nft -f`
+    Nft,
 }
 
 /// `weir status -o`

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{HostArgs, NodeArgs};
+use ipnet::IpNet;
+
+use crate::cli::{HostArgs, NodeArgs, PacketArgs};
+use crate::nft::MarkBit;
 
 /// The longest name of a network device (`IFNAMSIZ` without its NUL).
 const LONGEST_DEVICE_NAME: usize = 15;
@@ -27,6 +30,12 @@ pub enum ConfigError {
     /// `--audit-cycle`
     #[error("--audit-cycle {0:?} is no time from 1s to 24h")]
     AuditCycle(String),
+    /// `--cluster-cidr`
+    #[error("--cluster-cidr {0:?} is not a range of addresses such as 10.244.0.0/16")]
+    ClusterCidr(String),
+    /// `--masquerade-bit`
+    #[error("--masquerade-bit {0} is not a bit from 0 to 31")]
+    MasqueradeBit(u8),
     /// No `--node-name`, and a host name that is none.
     #[error("the host name {0:?} cannot name a node; set --node-name or NODE_NAME")]
     HostName(String),
@@ -54,6 +63,35 @@ impl TryFrom<HostArgs> for HostConfig {
         Ok(Self {
             run_dir: args.run_dir,
             device: args.device,
+        })
+    }
+}
+
+/// Settings about packets, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PacketConfig {
+    /// Ranges of the cluster's pods; empty for the Node's own.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// The bit of the packet mark that means "masquerade".
+    pub mark: MarkBit,
+}
+
+impl TryFrom<PacketArgs> for PacketConfig {
+    type Error = ConfigError;
+
+    fn try_from(args: PacketArgs) -> Result<Self, Self::Error> {
+        let mut cluster_cidrs = Vec::new();
+        for text in args.cluster_cidr {
+            let Ok(range) = text.trim().parse::<IpNet>() else {
+                return Err(ConfigError::ClusterCidr(text));
+            };
+            cluster_cidrs.push(range.trunc());
+        }
+        let bit = args.masquerade_bit;
+        let mark = MarkBit::new(u32::from(bit)).ok_or(ConfigError::MasqueradeBit(bit))?;
+        Ok(Self {
+            cluster_cidrs,
+            mark,
         })
     }
 }

@@ -10,6 +10,7 @@ use ipvs::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::arbitrate::elements::Wishes;
 use crate::arbitrate::{Desired, DesiredVirtualServer, Origin};
 use crate::model::finding::{FindingDocument, NoteDocument};
 use crate::model::{ObjectName, Problems};
@@ -122,6 +123,7 @@ impl RenderDocument {
             virtual_servers,
             vips: self.vips.iter().copied().collect(),
             conflicts: BTreeMap::new(),
+            wishes: Wishes::default(),
         })
     }
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::arbitrate::Desired;
+use crate::arbitrate::elements::Wisher;
 use crate::model::{Finding, Kind, Note, ObjectName, Problems, Subject};
-use crate::resolve::{NodeFacts, Settings, resolve};
+use crate::nft::MarkBit;
+use crate::resolve::{NodeFacts, Settings, packet_rules, resolve};
 use crate::source::Event;
 use crate::store::claims::{ClaimIndex, TouchedKeys};
 use crate::store::{Store, Touched};
@@ -27,12 +29,18 @@ impl Pipeline {
             settings,
             facts: NodeFacts {
                 name: node_name.into(),
-                zone: None,
+                ..NodeFacts::default()
             },
             store: Store::default(),
             claims: ClaimIndex::default(),
             desired: Desired::new(),
         }
+        .with_node_facts()
+    }
+
+    fn with_node_facts(mut self) -> Self {
+        self.take_node_facts();
+        self
     }
 
     /// Takes events in and brings the desired state up to date; tells the keys whose desired state may have changed.
@@ -81,6 +89,14 @@ impl Pipeline {
         all
     }
 
+    /// What the packet rules depend on besides their elements.
+    pub fn nft_settings(&self, mark: MarkBit) -> crate::nft::Settings {
+        crate::nft::Settings {
+            mark,
+            detector: packet_rules::detector(&self.settings, &self.facts),
+        }
+    }
+
     fn own_node(&self) -> ObjectName {
         ObjectName {
             namespace: "".into(),
@@ -90,12 +106,18 @@ impl Pipeline {
 
     /// Whether the facts of the node that resolving looks at have changed.
     fn take_node_facts(&mut self) -> bool {
-        let zone = self
-            .store
-            .node(&self.own_node())
-            .and_then(|node| node.zone.clone());
-        let changed = self.facts.zone != zone;
-        self.facts.zone = zone;
+        let node = self.store.node(&self.own_node());
+        let facts = NodeFacts {
+            name: Arc::clone(&self.facts.name),
+            zone: node.and_then(|node| node.zone.clone()),
+            pod_cidrs: node.map(|node| node.pod_cidrs.clone()).unwrap_or_default(),
+        };
+        let changed = self.facts != facts;
+        self.facts = facts;
+        self.desired.wish(
+            Wisher::Node,
+            packet_rules::of_node(&self.settings, &self.facts),
+        );
         changed
     }
 

@@ -5,9 +5,11 @@
 //! 2. Each cluster IP is a VIP, whether or not anything can serve it: a connection to it must end here, not at a default route.
 //! 3. Each cluster IP and port is a frontend; `endpoints` chooses what serves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use ipvs::{
     Family, Netmask, Persistence, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig,
     Weight,
@@ -17,9 +19,10 @@ use crate::model::{
     Kind, Note, Problems, Service, ServicePort, ServiceType, Subject, TrafficPolicy,
 };
 use crate::store::ServiceView;
-use crate::store::claims::{Claims, Frontend, FrontendClaim, Serving};
+use crate::store::claims::{Claims, Frontend, FrontendClaim, Masquerade, Serving};
 
 pub mod endpoints;
+pub mod packet_rules;
 
 use endpoints::Selection;
 
@@ -28,23 +31,28 @@ use endpoints::Selection;
 pub struct Settings {
     /// The scheduler of Services that name none.
     pub scheduler: Scheduler,
+    /// Ranges of the cluster's pods; for a family without any, the Node's own ranges count.
+    pub cluster_cidrs: Vec<IpNet>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             scheduler: Scheduler::RoundRobin,
+            cluster_cidrs: Vec::new(),
         }
     }
 }
 
 /// What resolving needs to know of the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeFacts {
     /// The node's name, by which endpoints are local.
     pub name: Arc<str>,
     /// The node's zone; `None` matches no zone hint.
     pub zone: Option<Arc<str>>,
+    /// The ranges of the node's pods.
+    pub pod_cidrs: Vec<IpNet>,
 }
 
 /// What a Service claims.
@@ -62,7 +70,7 @@ pub fn resolve(view: &ServiceView<'_>, node: &NodeFacts, settings: &Settings) ->
         claims.vips.insert(*address);
         let family = Family::of(*address);
         for port in &service.ports {
-            let serving = serving(view, port, family, node);
+            let (serving, local) = serving(view, port, family, node);
             note_nothing_to_serve(service, port, family, &serving, &mut claims.problems);
             claims.frontends.insert(
                 Frontend {
@@ -74,6 +82,8 @@ pub fn resolve(view: &ServiceView<'_>, node: &NodeFacts, settings: &Settings) ->
                     port_name: Arc::clone(&port.name),
                     config: config(service, family, settings),
                     serving,
+                    local,
+                    masquerade: masquerade(family, node, settings),
                 },
             );
         }
@@ -91,29 +101,46 @@ fn config(service: &Service, family: Family, settings: &Settings) -> VirtualServ
     }
 }
 
+fn masquerade(family: Family, node: &NodeFacts, settings: &Settings) -> Masquerade {
+    let ranges = packet_rules::pod_ranges(settings, node);
+    if ranges
+        .iter()
+        .any(|range| Family::of(range.addr()) == family)
+    {
+        Masquerade::OffCluster
+    } else {
+        Masquerade::Nobody
+    }
+}
+
+/// What serves a port, and which of its addresses are on this node.
 fn serving(
     view: &ServiceView<'_>,
     port: &ServicePort,
     family: Family,
     node: &NodeFacts,
-) -> Serving {
+) -> (Serving, BTreeSet<IpAddr>) {
     let selection = Selection::of(view, port, family, node);
     let chosen = match view.service.internal_traffic_policy {
         TrafficPolicy::Cluster => &selection.cluster,
         TrafficPolicy::Local => &selection.local,
     };
     if chosen.is_empty() {
-        return if selection.any {
+        let nothing = if selection.any {
             Serving::NoLocalEndpoints
         } else {
             Serving::NoEndpoints
         };
+        return (nothing, BTreeSet::new());
     }
+    let local = chosen
+        .intersection(&selection.local)
+        .map(|server| server.address);
     let servers: BTreeMap<RealServerKey, RealServerConfig> = chosen
         .iter()
         .map(|server| (*server, RealServerConfig::masquerade(Weight::ONE)))
         .collect();
-    Serving::RealServers(servers)
+    (Serving::RealServers(servers), local.collect())
 }
 
 fn note_nothing_to_serve(

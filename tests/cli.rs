@@ -80,6 +80,11 @@ const CASES: &[Case] = &[
         "render --manifests examples/tutorial --node-name ubuntu0 -o ipvsadm",
         Meets::Nothing,
     ),
+    case(
+        "render_tutorial_nft",
+        "render --manifests examples/tutorial --node-name ubuntu0 -o nft --cluster-cidr 10.244.0.0/16,2001:db8:244::/48",
+        Meets::Nothing,
+    ),
     // Families, protocols, affinity.
     case(
         "render_dual_table",
@@ -186,6 +191,16 @@ const CASES: &[Case] = &[
     case(
         "usage_unknown_flag",
         "render --manifests a.yaml --nodename a",
+        Meets::Nothing,
+    ),
+    case(
+        "usage_cluster_cidr",
+        "render --manifests examples/tutorial --cluster-cidr 10.244.0.0/99",
+        Meets::Nothing,
+    ),
+    case(
+        "usage_masquerade_bit",
+        "render --manifests examples/tutorial --masquerade-bit 32",
         Meets::Nothing,
     ),
     case(

@@ -354,6 +354,7 @@ const CASES: &[Case] = &[
 
 fn facts(zone: Option<&str>) -> NodeFacts {
     NodeFacts {
+        pod_cidrs: Vec::new(),
         name: support::OWN_NODE.into(),
         zone: zone.map(Into::into),
     }

@@ -6,8 +6,9 @@ use comfy_table::{Cell, Table, presets};
 
 use crate::cli::{RenderArgs, RenderOutput};
 use crate::commands::{Exit, Outcome, print, say};
-use crate::config;
+use crate::config::{self, PacketConfig};
 use crate::document::{self, RenderDocument};
+use crate::nft;
 use crate::pipeline::Pipeline;
 use crate::resolve::Settings;
 use crate::source::manifests::Manifests;
@@ -19,11 +20,20 @@ use crate::status::{number, trimmed};
 /// When a manifest cannot be read.
 pub fn render(args: RenderArgs) -> Outcome {
     let node_name = config::node_name(args.node)?;
-    let mut pipeline = Pipeline::new(&node_name, Settings::default());
+    let packets = PacketConfig::try_from(args.packets)?;
+    let settings = Settings {
+        cluster_cidrs: packets.cluster_cidrs,
+        ..Settings::default()
+    };
+    let mut pipeline = Pipeline::new(&node_name, settings);
     pipeline.apply(Manifests::new(args.manifests).load()?);
     let problems = pipeline.problems();
     let document = RenderDocument::new(pipeline.desired(), &problems);
     match args.output {
+        RenderOutput::Nft => print(&nft::text::render(
+            &pipeline.nft_settings(packets.mark),
+            &pipeline.desired().wishes.elements(),
+        ))?,
         RenderOutput::Ipvsadm => print(&document::ipvsadm(pipeline.desired()))?,
         RenderOutput::Json => print(&format!("{}\n", serde_json::to_string_pretty(&document)?))?,
         RenderOutput::Table => print(&table(&document))?,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 /// A Node (`v1`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -9,4 +11,6 @@ pub struct Node {
     pub name: Arc<str>,
     /// Label `topology.kubernetes.io/zone`; `None` matches no zone hint.
     pub zone: Option<Arc<str>>,
+    /// `spec.podCIDRs`, else `spec.podCIDR`.
+    pub pod_cidrs: Vec<IpNet>,
 }

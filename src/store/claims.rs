@@ -86,6 +86,19 @@ pub struct FrontendClaim {
     pub config: VirtualServerConfig,
     /// Where they may go.
     pub serving: Serving,
+    /// Addresses of real servers that are on this node: a connection of one to itself must be masqueraded.
+    pub local: BTreeSet<IpAddr>,
+    /// Whose connections are masqueraded.
+    pub masquerade: Masquerade,
+}
+
+/// Which clients of a frontend are masqueraded, besides those that reach themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Masquerade {
+    /// Those that are not in a pod.
+    OffCluster,
+    /// None: there is no telling who is in a pod.
+    Nobody,
 }
 
 /// What a frontend can offer to a new connection.
@@ -206,6 +219,8 @@ mod tests {
 
     fn claims(frontends: &[Frontend]) -> Claims {
         let claim = FrontendClaim {
+            local: BTreeSet::new(),
+            masquerade: Masquerade::Nobody,
             port_name: "".into(),
             config: VirtualServerConfig::new(Scheduler::RoundRobin),
             serving: Serving::NoEndpoints,

@@ -132,6 +132,7 @@ pub(crate) fn node(name: &str, zone: Option<&str>) -> Parsed<Node> {
     Parsed {
         name: ObjectName::new("", name),
         value: Some(Node {
+            pod_cidrs: Vec::new(),
             name: name.into(),
             zone: zone.map(Arc::from),
         }),

@@ -1,6 +1,7 @@
 //! What weir makes of manifests is what the kernel holds, and what its commands say of it is true.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 use crate::node::{CLUSTER, Node, Result, TUTORIAL, sorted};
 
@@ -15,6 +16,58 @@ fn the_kernel_holds_what_render_prints() -> Result<()> {
         assert!(rendered.len() > 10, "{rendered:?}");
         assert_eq!(node.ipvsadm()?, rendered);
     }
+    Ok(())
+}
+
+#[test]
+fn the_rendered_packet_rules_load_and_hold_the_cluster() -> Result<()> {
+    println!("::covers ipv4 tcp\n::covers ipv4 udp\n::covers ipv4 sctp");
+    println!("::covers ipv6 tcp\n::covers ipv6 udp\n::covers ipv6 sctp");
+    let node = Node::new(&CLUSTER)?;
+    let manifests = node.manifests();
+    let manifests = manifests.to_str().ok_or("the path is no text")?;
+    let said = node.weir(&[
+        "render",
+        "-o",
+        "nft",
+        "--node-name",
+        "node-0",
+        "--manifests",
+        manifests,
+    ])?;
+    assert_eq!(said.code, 0, "{said:?}");
+    let file = node.run_dir().with_extension("nft");
+    std::fs::write(&file, said.stdout)?;
+    // Twice: the file replaces what it made before.
+    node.ok("nft", [OsStr::new("-f"), file.as_os_str()])?;
+    node.ok("nft", [OsStr::new("-f"), file.as_os_str()])?;
+    for (set, element) in [
+        ("inet weir owned4", "10.96.1.1 . tcp . 443"),
+        ("inet weir owned6", "fd00:96::126 . sctp . 9999"),
+        ("inet weir masq_offcluster4", "10.96.0.10 . udp . 53"),
+        ("inet weir dark4", "10.96.1.28 . tcp . 80"),
+        ("inet weir dark6", "fd00:96::128 . tcp . 80"),
+        ("inet weir drop4", "10.96.1.16 . tcp . 80"),
+        ("inet weir drop6", "fd00:96::116 . tcp . 80"),
+        ("inet weir endpoints4", "10.244.0.10 . tcp . 8080"),
+        ("inet weir hairpin4", "10.244.0.10 . 10.244.0.10"),
+        ("inet weir vips4", "10.96.1.1"),
+        ("arp weir vips", "10.96.1.1"),
+    ] {
+        // nft reads the element from words of its own, so a wrong byte order or type would not be found.
+        node.sh(&format!("nft get element {set} '{{ {element} }}'"))?;
+    }
+    let remote = node.run(
+        "bash",
+        [
+            "-c",
+            "nft get element inet weir hairpin4 '{ 10.244.1.10 . 10.244.1.10 }'",
+        ],
+    )?;
+    assert_ne!(
+        remote.code, 0,
+        "an endpoint of another node is no hairpin here"
+    );
     Ok(())
 }
 

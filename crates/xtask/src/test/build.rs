@@ -40,9 +40,10 @@ pub(crate) struct Built {
     pub(crate) weir: PathBuf,
 }
 
-/// The arguments that choose every target: `--tests` alone leaves out those that the manifest keeps away from `cargo test`.
+/// The arguments that choose every target. Each test is named: `--tests` leaves out those that the manifest keeps away from
+/// `cargo test`, also when they are named beside it.
 pub(crate) fn every_target(project: &Project) -> Vec<String> {
-    let mut arguments = ["--workspace", "--lib", "--bins", "--tests", "--examples"]
+    let mut arguments = ["--workspace", "--lib", "--bins", "--examples"]
         .map(str::to_owned)
         .to_vec();
     let targets = project.packages.iter().flat_map(|package| &package.targets);

@@ -45,6 +45,11 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         package: "weir",
+        test: "nft_kernel",
+        tier: Tier::Kernel,
+    },
+    Suite {
+        package: "weir",
         test: "vm",
         tier: Tier::Vm,
     },
