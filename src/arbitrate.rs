@@ -64,12 +64,14 @@ pub fn inert() -> impl Iterator<Item = VirtualServerKey> {
 }
 
 impl Desired {
-    /// What is desired when nothing is claimed: the inert servers.
+    /// What is desired when nothing is claimed: the inert servers, and that nobody may address them from outside.
     pub fn new() -> Self {
-        Self {
+        let mut desired = Self {
             virtual_servers: inert().map(|key| (key, inert_virtual_server())).collect(),
             ..Self::default()
-        }
+        };
+        desired.wish(Wisher::Inner, packet_rules::of_inner());
+        desired
     }
 
     /// Decides anew for the keys that a change touched.

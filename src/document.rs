@@ -10,7 +10,6 @@ use ipvs::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::arbitrate::elements::Wishes;
 use crate::arbitrate::{Desired, DesiredVirtualServer, Origin};
 use crate::model::finding::{FindingDocument, NoteDocument};
 use crate::model::{ObjectName, Problems};
@@ -123,7 +122,8 @@ impl RenderDocument {
             virtual_servers,
             vips: self.vips.iter().copied().collect(),
             conflicts: BTreeMap::new(),
-            wishes: Wishes::default(),
+            // The document does not tell the elements of the packet sets.
+            wishes: Desired::new().wishes,
         })
     }
 }

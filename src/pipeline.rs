@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::arbitrate::Desired;
 use crate::arbitrate::elements::Wisher;
 use crate::model::{Finding, Kind, Note, ObjectName, Problems, Subject};
-use crate::nft::MarkBit;
+use crate::nft::rules::{self, MarkBit};
 use crate::resolve::{NodeFacts, Settings, packet_rules, resolve};
 use crate::source::Event;
 use crate::store::claims::{ClaimIndex, TouchedKeys};
@@ -90,8 +90,8 @@ impl Pipeline {
     }
 
     /// What the packet rules depend on besides their elements.
-    pub fn nft_settings(&self, mark: MarkBit) -> crate::nft::Settings {
-        crate::nft::Settings {
+    pub fn nft_settings(&self, mark: MarkBit) -> rules::Settings {
+        rules::Settings {
             mark,
             detector: packet_rules::detector(&self.settings, &self.facts),
         }

@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::nft::Elements;
+use crate::nft::model::Elements;
 use crate::resolve::packet_rules::Member;
 use crate::store::claims::Frontend;
 
 /// Who wants elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wisher {
+    /// weir's own addresses.
+    Inner,
     /// The node: ranges of pods.
     Node,
     /// A frontend that a Service claims.
@@ -75,7 +77,7 @@ mod tests {
     use ipvs::Family;
 
     use super::*;
-    use crate::nft::{Element, Set};
+    use crate::nft::model::{Element, Set};
 
     fn member(address: &str) -> Member {
         (

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use ipvs::{Family, Protocol, RealServerKey};
 
 use super::{NodeFacts, Settings};
-use crate::nft::model::disjoint;
-use crate::nft::{Detector, Element, Key, Set};
+use crate::nft::model::{Element, Key, Set, disjoint};
+use crate::nft::rules::Detector;
 use crate::store::claims::{Frontend, FrontendClaim, Masquerade, Serving};
 
 /// An element and the set it is in.
@@ -39,6 +39,13 @@ pub fn inner() -> impl Iterator<Item = IpAddr> {
     .into_iter()
 }
 
+/// What weir's own addresses want.
+pub fn of_inner() -> BTreeSet<Member> {
+    inner()
+        .map(|address| (Set::Inner(Family::of(address)), Element::Address(address)))
+        .collect()
+}
+
 /// How clients in the cluster are told from others, given the ranges.
 pub fn detector(settings: &Settings, node: &NodeFacts) -> Detector {
     if pod_ranges(settings, node).is_empty() {
@@ -55,10 +62,8 @@ pub fn of_node(settings: &Settings, node: &NodeFacts) -> BTreeSet<Member> {
         prefixes.map(move |range| (set(Family::of(range.addr())), Element::Prefix(range)))
     };
     let local: BTreeSet<IpNet> = node.pod_cidrs.iter().copied().collect();
-    let inner = inner().map(|address| (Set::Inner(Family::of(address)), Element::Address(address)));
     prefixes(Set::Pods, pod_ranges(settings, node))
         .chain(prefixes(Set::LocalPods, local))
-        .chain(inner)
         .collect()
 }
 
