@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::node::{DEADLINE, Node, Result, http_get, inside, now};
+use crate::node::{DEADLINE, Node, Result, http_get, inside, now, pause};
 
 /// One family's addresses of the test: the VIP, and pods by number.
 struct Addresses {
@@ -176,4 +177,59 @@ fn scale(node: &Node, addresses: &Addresses) -> Result<Vec<u128>> {
         }
     }
     Ok(delays)
+}
+
+/// Kills of weir at times that differ, while the set of endpoints changes under load. Every pod lives all the time, so no request
+/// may fail, and in the end the kernel is as the manifests say.
+#[test]
+fn being_killed_at_any_time_loses_no_request() -> Result<()> {
+    const SETS: [&[usize]; 6] = [&[1, 2], &[1, 2, 3, 4], &[3, 4], &[1, 4], &[2, 3, 4], &[1]];
+    for addresses in [&V4, &V6] {
+        println!("::covers {} tcp", addresses.family);
+        let node = addresses.node("kill", 4)?;
+        drop(node.start("node-a")?);
+        let frontend = addresses.frontend();
+        node.until("the web servers answer", || {
+            inside("kill-client", || http_get(&frontend).is_ok())
+        })?;
+        let done = AtomicBool::new(false);
+        let answers = std::thread::scope(|scope| -> Result<_> {
+            let load = scope.spawn(|| {
+                inside("kill-client", || load(&frontend, &done)).map_err(|error| error.to_string())
+            });
+            let killed = kill_again_and_again(&node, addresses, &SETS);
+            done.store(true, Ordering::SeqCst);
+            let answers = load.join().map_err(|_panic| "the load panicked")??;
+            killed?;
+            Ok(answers)
+        })?;
+        println!("answers: {answers:?}");
+        assert!(!answers.contains_key("failed"), "{answers:?}");
+        let _weir = node.start("node-a")?;
+        let rendered = node.rendered("node-a")?;
+        node.until("the kernel is as the manifests say", || {
+            let mut lines = node.ipvsadm()?;
+            lines.retain(|line| !line.ends_with("-w 0"));
+            Ok(lines == rendered)
+        })?;
+    }
+    Ok(())
+}
+
+/// Starts weir, changes the endpoints and kills weir, at a time that walks over the whole of a start and a pass.
+fn kill_again_and_again(node: &Node, addresses: &Addresses, sets: &[&[usize]]) -> Result<()> {
+    for (round, pods) in sets.iter().cycle().take(12).enumerate() {
+        let mut weir = node.spawn("node-a", &[])?;
+        if round % 2 == 0 {
+            node.write("web.yaml", &addresses.manifest(pods))?;
+        }
+        // No fixed point: 0 to 1.1 s, in steps that are no divisor of what weir does periodically.
+        pause(Duration::from_millis(u64::try_from(round * 97 % 1_100)?));
+        if round % 2 == 1 {
+            node.write("web.yaml", &addresses.manifest(pods))?;
+            pause(Duration::from_millis(u64::try_from(round * 61 % 700)?));
+        }
+        weir.kill()?;
+    }
+    Ok(())
 }
