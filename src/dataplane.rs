@@ -18,6 +18,7 @@ pub mod addresses;
 pub mod fake;
 pub mod kernel;
 pub mod record;
+pub mod sysctl;
 
 use record::Record;
 
@@ -272,6 +273,15 @@ pub enum StepError {
     NotTried(&'static str),
 }
 
+/// What [`Dataplane::refresh`] found besides what it put in place.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Refreshed {
+    /// Virtual servers that the kernel refuses to tell of, and why.
+    pub unreadable: BTreeMap<VirtualServerKey, String>,
+    /// Addresses that somebody else bound, changed or took away.
+    pub changed_vips: BTreeSet<IpAddr>,
+}
+
 /// Reads and programs one node.
 #[derive(Debug)]
 pub struct Dataplane<K> {
@@ -342,18 +352,42 @@ impl<K: Kernel> Dataplane<K> {
     /// Reads these again and nothing else: the virtual servers one by one, and with any VIP the device and all its addresses.
     ///
     /// # Errors
-    /// When any of them could not be read; what is believed may then be half new, and must be read whole.
-    pub fn refresh(&mut self, observed: &mut Observed, keys: &Keys) -> Result<(), ObserveError> {
+    /// When an answer was lost, or the device could not be read; what is believed may then be half new, and must be read whole.
+    pub fn refresh(
+        &mut self,
+        observed: &mut Observed,
+        keys: &Keys,
+    ) -> Result<Refreshed, ObserveError> {
+        let mut refreshed = Refreshed::default();
         for key in &keys.virtual_servers {
-            match self.observe_virtual_server(key)? {
-                Some(server) => observed.virtual_servers.insert(*key, server),
-                None => observed.virtual_servers.remove(key),
-            };
+            match self.observe_virtual_server(key) {
+                Ok(Some(server)) => {
+                    observed.virtual_servers.insert(*key, server);
+                }
+                Ok(None) => {
+                    observed.virtual_servers.remove(key);
+                }
+                Err(error)
+                    if error
+                        .kernel()
+                        .is_some_and(|error| !error.is_outcome_unknown()) =>
+                {
+                    refreshed
+                        .unreadable
+                        .insert(*key, crate::error_chain(&error));
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !keys.vips.is_empty() {
-            (observed.device, observed.vips) = self.observe_device()?;
+            let (device, vips) = self.observe_device()?;
+            let before = std::mem::replace(&mut observed.vips, vips);
+            observed.device = device;
+            let all = before.keys().chain(observed.vips.keys());
+            let differs = |vip: &&IpAddr| before.get(*vip) != observed.vips.get(*vip);
+            refreshed.changed_vips = all.filter(differs).copied().collect();
         }
-        Ok(())
+        Ok(refreshed)
     }
 
     /// Finds out which virtual servers came and went since they were believed to be there, and reads those that came; reads the
@@ -433,8 +467,8 @@ impl<K: Kernel> Dataplane<K> {
         Ok((device, vips))
     }
 
-    /// Does what a plan says, in its order. A failed step ends its change and no other; what could not be done stands in the
-    /// report. Deleting what is absent is done; creating what is present fails.
+    /// Does what a plan says, in its order. A failed step ends its change and no other, but for a real server that is refused while
+    /// another of the same change came up; what could not be done stands in the report. Deleting what is absent is done; creating what is present fails.
     pub fn apply(&mut self, plan: &Plan) -> Report {
         let mut report = Report::default();
         let deletes_device = plan.device.contains(&DeviceStep::Delete);
@@ -458,27 +492,22 @@ impl<K: Kernel> Dataplane<K> {
             .changes
             .iter()
             .partition(|change| plan.record.contains(&change.subject));
-        self.apply_changes(&present, &mut report);
+        let mut unmade = self.apply_changes(&present, &mut report).unmade;
         if recorded {
-            self.apply_changes(&new, &mut report);
+            unmade.extend(self.apply_changes(&new, &mut report).unmade);
         } else {
             for change in new {
-                let error = StepError::NotTried("recording what is to be made");
-                fail(
-                    &mut report,
-                    FailedSubject::VirtualServer(change.subject),
-                    &change.to_string(),
-                    error,
-                );
+                unmade.insert(change.subject);
+                not_made(change, &mut report);
             }
         }
-        self.apply_bind(plan, &mut report);
-        let remaining = self.apply_changes(&plan.retire.iter().collect::<Vec<_>>(), &mut report);
+        self.apply_bind(plan, &unmade, &mut report);
+        let retired = self.apply_changes(&plan.retire.iter().collect::<Vec<_>>(), &mut report);
         self.apply_unbind(&plan.unbind, &mut report);
         if deletes_device {
             self.apply_device(&plan.device, &mut report);
         }
-        self.forget(plan, &remaining, &mut report);
+        self.forget(plan, &retired.ended, &mut report);
         report
     }
 
@@ -506,33 +535,40 @@ impl<K: Kernel> Dataplane<K> {
 
     /// Applies changes side by side, stage by stage, so that each stage is few exchanges. Within a change the order of its steps
     /// holds, because every plan orders them by stage. Tells whose changes were not done to the end.
-    fn apply_changes(
-        &mut self,
-        changes: &[&Change],
-        report: &mut Report,
-    ) -> BTreeSet<VirtualServerKey> {
-        let mut failed: BTreeSet<VirtualServerKey> = BTreeSet::new();
+    fn apply_changes(&mut self, changes: &[&Change], report: &mut Report) -> Applied {
+        let mut applied = Applied::default();
         for stage in STAGES {
             let steps: Vec<(VirtualServerKey, &Step)> = changes
                 .iter()
-                .filter(|change| !failed.contains(&change.subject))
+                .filter(|change| !applied.ended.contains(&change.subject))
                 .flat_map(|change| change.steps.iter().map(|step| (change.subject, step)))
                 .filter(|(_, step)| stage_of(step) == stage)
                 .collect();
-            self.apply_stage(&steps, &mut failed, report);
+            let outcome = self.apply_stage(&steps, report);
+            applied.ended.extend(match stage {
+                // One that came up lets others leave although a third was refused: it would keep dead ones in service for ever.
+                Stage::RealServerUp => &outcome.failed - &outcome.succeeded,
+                Stage::VirtualServer => {
+                    applied.unmade.extend(outcome.failed.iter().copied());
+                    outcome.failed
+                }
+                Stage::Quiesce | Stage::DeleteRealServer | Stage::DeleteVirtualServer => {
+                    outcome.failed
+                }
+            });
         }
-        failed
+        applied
     }
 
     fn apply_stage(
         &mut self,
         steps: &[(VirtualServerKey, &Step)],
-        failed: &mut BTreeSet<VirtualServerKey>,
         report: &mut Report,
-    ) {
-        if steps.is_empty() {
-            return;
-        }
+    ) -> StageOutcome {
+        let mut outcome = StageOutcome::default();
+        let Some((first_key, first_step)) = steps.first() else {
+            return outcome;
+        };
         let commands = steps
             .iter()
             .map(|(key, step)| command(*key, step))
@@ -540,20 +576,17 @@ impl<K: Kernel> Dataplane<K> {
         let results = match self.kernel.apply_ipvs(commands) {
             Ok(results) => results,
             Err(error) => {
-                // Nobody knows which of them were done: all count as failed, and the next pass reads the kernel again.
-                let (key, step) = steps.first().map_or((None, String::new()), |(key, step)| {
-                    (Some(*key), step_text(*key, step))
-                });
-                failed.extend(steps.iter().map(|(key, _)| *key));
-                if let Some(key) = key {
-                    fail(
-                        report,
-                        FailedSubject::VirtualServer(key),
-                        &step,
-                        error.into(),
-                    );
-                }
-                return;
+                // Nobody knows which of them were done: all count as failed and are read again.
+                outcome.failed.extend(steps.iter().map(|(key, _)| *key));
+                report.untold.virtual_servers.extend(&outcome.failed);
+                let text = step_text(*first_key, first_step);
+                fail(
+                    report,
+                    FailedSubject::VirtualServer(*first_key),
+                    &text,
+                    error.into(),
+                );
+                return outcome;
             }
         };
         for ((key, step), result) in steps.iter().zip(results) {
@@ -565,29 +598,53 @@ impl<K: Kernel> Dataplane<K> {
                 | Step::UpdateRealServer(..) => result,
             };
             match result {
-                Ok(()) => report.applied += 1,
+                Ok(()) => {
+                    outcome.succeeded.insert(*key);
+                    report.applied += 1;
+                }
                 Err(error) => {
-                    failed.insert(*key);
+                    outcome.failed.insert(*key);
+                    let text = step_text(*key, step);
                     fail(
                         report,
                         FailedSubject::VirtualServer(*key),
-                        &step_text(*key, step),
+                        &text,
                         error.into(),
                     );
                 }
             }
         }
+        outcome
     }
 
-    fn apply_bind(&mut self, plan: &Plan, report: &mut Report) {
-        let commands: Vec<AddressCommand> = plan
-            .bind
-            .iter()
-            .flat_map(|(vip, bind)| match bind {
-                Bind::Add => vec![AddressCommand::Add(*vip)],
-                Bind::Replace => vec![AddressCommand::Delete(*vip), AddressCommand::Add(*vip)],
-            })
+    /// Binds what has its virtual server, or wants none. An address none of whose virtual servers could be made would lead clients
+    /// to the node's own listeners.
+    fn apply_bind(
+        &mut self,
+        plan: &Plan,
+        unmade: &BTreeSet<VirtualServerKey>,
+        report: &mut Report,
+    ) {
+        let made = plan.changes.iter().map(|change| change.subject);
+        let made: BTreeSet<IpAddr> = made
+            .filter(|key| !unmade.contains(key))
+            .filter_map(address_of)
             .collect();
+        let blocked: BTreeSet<IpAddr> = unmade.iter().copied().filter_map(address_of).collect();
+        let mut commands = Vec::new();
+        for (vip, bind) in &plan.bind {
+            match bind {
+                Bind::Add if blocked.contains(vip) && !made.contains(vip) => {
+                    let error = StepError::NotTried("making its virtual servers");
+                    let command = AddressCommand::Add(*vip);
+                    fail(report, subject(command), &address_text(command), error);
+                }
+                Bind::Add => commands.push(AddressCommand::Add(*vip)),
+                Bind::Replace => {
+                    commands.extend([AddressCommand::Delete(*vip), AddressCommand::Add(*vip)]);
+                }
+            }
+        }
         self.apply_addresses(&commands, report);
     }
 
@@ -606,12 +663,8 @@ impl<K: Kernel> Dataplane<K> {
         let results = match self.kernel.link(&self.device) {
             Ok(Some(link)) => self.kernel.apply_addresses(&link, commands),
             Ok(None) => {
-                fail(
-                    report,
-                    FailedSubject::Device,
-                    "bind addresses",
-                    StepError::NotTried("creating the device"),
-                );
+                let error = StepError::NotTried("creating the device");
+                fail(report, FailedSubject::Device, "bind addresses", error);
                 return;
             }
             Err(error) => Err(error),
@@ -619,6 +672,12 @@ impl<K: Kernel> Dataplane<K> {
         let results = match results {
             Ok(results) => results,
             Err(error) => {
+                report
+                    .untold
+                    .vips
+                    .extend(commands.iter().map(|command| match command {
+                        AddressCommand::Add(vip) | AddressCommand::Delete(vip) => *vip,
+                    }));
                 fail(report, subject(*first), &address_text(*first), error.into());
                 return;
             }
@@ -651,6 +710,46 @@ impl<K: Kernel> Dataplane<K> {
                 error.into(),
             );
         }
+    }
+}
+
+/// What became of changes.
+#[derive(Debug, Default)]
+struct Applied {
+    /// Changes that a failed step ended.
+    ended: BTreeSet<VirtualServerKey>,
+    /// Those of them whose virtual server itself could not be made or updated.
+    unmade: BTreeSet<VirtualServerKey>,
+}
+
+/// What became of one stage, by change.
+#[derive(Debug, Default)]
+struct StageOutcome {
+    /// At least one step succeeded.
+    succeeded: BTreeSet<VirtualServerKey>,
+    /// At least one step failed.
+    failed: BTreeSet<VirtualServerKey>,
+}
+
+/// A new change waits for the record; its first step stands for all.
+fn not_made(change: &Change, report: &mut Report) {
+    let error = StepError::NotTried("recording what is to be made");
+    let text = change
+        .steps
+        .first()
+        .map(|step| step_text(change.subject, step));
+    fail(
+        report,
+        FailedSubject::VirtualServer(change.subject),
+        &text.unwrap_or_default(),
+        error,
+    );
+}
+
+fn address_of(key: VirtualServerKey) -> Option<IpAddr> {
+    match key {
+        VirtualServerKey::Address { address, .. } => Some(address),
+        VirtualServerKey::Mark { .. } => None,
     }
 }
 
@@ -920,6 +1019,7 @@ mod tests {
             network_namespace: "4:1".to_owned(),
         };
         let (record, _) = Record::open(&directory.path().join("absent"), scope).unwrap();
+        std::fs::write(directory.path().join("absent"), "a file is in the way").unwrap();
         let mut kernel = dataplane_with(&["192.0.2.10"]).kernel;
         kernel.log.clear();
         let mut dataplane = Dataplane::new(kernel, "weir0".to_owned(), record);

@@ -15,7 +15,8 @@ use crate::dataplane::ObservedRealServer;
 /// How long a real server may drain unless `--drain-timeout` says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Time since the machine booted, suspended time included (`CLOCK_BOOTTIME`): it survives a restart of weir and is never set.
+/// Time since the machine booted, suspended time included (`CLOCK_BOOTTIME`): nobody sets it. Deadlines are not written down yet: a weir that restarts gives
+/// what it finds quiesced its full time again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(pub Duration);
 

@@ -13,6 +13,7 @@ use ipvs::{ForwardMethod, RealServerConfig, RealServerKey, VirtualServerConfig, 
 use crate::dataplane::{
     Device, Observed, ObservedRealServer, ObservedVirtualServer, StepError, VipBinding,
 };
+use crate::diff::Keys;
 use crate::drain::DrainChanges;
 
 /// What to do, in order.
@@ -292,6 +293,8 @@ pub struct Report {
     pub applied: usize,
     /// Steps that failed; what followed in the same change was not tried.
     pub failed: Vec<Failure>,
+    /// Virtual servers and addresses of exchanges that failed as a whole: nothing is known of any of them.
+    pub untold: Keys,
 }
 
 impl Report {

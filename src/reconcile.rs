@@ -27,7 +27,7 @@ use crate::diff::{Basis, Keys, Scope, adopted, diff};
 use crate::drain::{BootTime, Clock, DEFAULT_TIMEOUT, Draining};
 use crate::model::Problems;
 use crate::pipeline::Pipeline;
-use crate::plan::{FailedSubject, Plan, Report};
+use crate::plan::{FailedSubject, Failure, Plan, Report};
 use crate::source::Event;
 use crate::status::{PassDocument, State};
 use crate::store::claims::TouchedKeys;
@@ -125,6 +125,8 @@ pub struct Reconciler<K> {
     knowledge: Knowledge,
     audit: Audit,
     reasons: Vec<String>,
+    /// Reasons that no pass can cure.
+    standing_reasons: Vec<String>,
     last_pass: Option<PassDocument>,
     retry_at: Option<Instant>,
     backoff: Duration,
@@ -141,6 +143,7 @@ impl<K: Kernel> Reconciler<K> {
             knowledge: Knowledge::Unknown,
             audit: Audit::default(),
             reasons: Vec::new(),
+            standing_reasons: Vec::new(),
             last_pass: None,
             retry_at: None,
             backoff: FIRST_RETRY,
@@ -153,6 +156,11 @@ impl<K: Kernel> Reconciler<K> {
     /// When it cannot be read.
     pub fn probe(&mut self) -> Result<(), ObserveError> {
         self.dataplane.observe().map(drop)
+    }
+
+    /// What keeps the node from being as it should be and that no pass can cure, such as kernel settings.
+    pub fn set_standing_reasons(&mut self, reasons: Vec<String>) {
+        self.standing_reasons = reasons;
     }
 
     /// Runs until the other end of the channel is gone.
@@ -220,6 +228,11 @@ impl<K: Kernel> Reconciler<K> {
             self.reasons = vec![format!("waiting for all objects of: {}", kinds.join(", "))];
             return;
         }
+        // A change does not wait for a long backoff, but it does not ask a kernel that refuses at every event either.
+        if cause.touched.is_some() && matches!(self.knowledge, Knowledge::Unknown) {
+            let soon = started + FIRST_RETRY;
+            self.retry_at = self.retry_at.map(|retry_at| retry_at.min(soon));
+        }
         let waits = self.retry_at.is_some() && !cause.retry;
         match std::mem::replace(&mut self.knowledge, Knowledge::Unknown) {
             // Nothing is known, and it is not yet time to ask again.
@@ -233,7 +246,10 @@ impl<K: Kernel> Reconciler<K> {
                 mut unknown,
             } => match self.look_again(cause, &mut observed, &mut unknown) {
                 Ok(Some(keys)) => self.program(observed, unknown, Scope::Keys(&keys), started),
-                Ok(None) => self.knowledge = Knowledge::Believed { observed, unknown },
+                Ok(None) => {
+                    self.knowledge = Knowledge::Believed { observed, unknown };
+                    self.settle(&Report::default());
+                }
                 Err(error) => self.unreadable(&error),
             },
         }
@@ -262,6 +278,7 @@ impl<K: Kernel> Reconciler<K> {
                 .retain(|key| !again.virtual_servers.contains(key));
             unknown.vips.retain(|vip| !again.vips.contains(vip));
         }
+        let mut everything = false;
         if cause.tick {
             again
                 .virtual_servers
@@ -270,17 +287,26 @@ impl<K: Kernel> Reconciler<K> {
                 Slice::Keys(keys) => again.virtual_servers.extend(keys),
                 Slice::EndOfCycle => {
                     self.dataplane.refresh_list(observed)?;
-                    self.dataplane.refresh(observed, &again)?;
-                    return Ok(Some(Keys::of_everything(
-                        self.pipeline.desired(),
-                        observed,
-                        self.dataplane.ownership(),
-                    )));
+                    everything = true;
                 }
             }
         }
-        self.dataplane.refresh(observed, &again)?;
+        let refreshed = self.dataplane.refresh(observed, &again)?;
         scope.extend(again);
+        scope.vips.extend(refreshed.changed_vips);
+        if everything {
+            let ownership = self.dataplane.ownership();
+            scope = Keys::of_everything(self.pipeline.desired(), observed, ownership);
+        }
+        for (key, reason) in refreshed.unreadable {
+            scope.virtual_servers.remove(&key);
+            unknown.virtual_servers.insert(key);
+            let reason = format!("{key}: {reason}");
+            if !self.reasons.contains(&reason) {
+                warn!("{reason}; it is left alone until it can be read");
+                self.reasons.push(reason);
+            }
+        }
         Ok((!scope.is_empty()).then_some(scope))
     }
 
@@ -315,7 +341,7 @@ impl<K: Kernel> Reconciler<K> {
         if plan.operations() > 0 || !report.is_success() {
             self.account(&plan, &report, started);
         }
-        let lost = report.failed.iter().any(|failure| is_lost(&failure.error));
+        let lost = report.failed.iter().any(is_lost);
         unknown.extend(failed_keys(&plan, &report));
         if lost {
             self.knowledge = Knowledge::Unknown;
@@ -347,6 +373,8 @@ impl<K: Kernel> Reconciler<K> {
             self.reasons.clear();
             self.retry_at = None;
             self.backoff = FIRST_RETRY;
+        } else if self.retry_at.is_none_or(|retry_at| retry_at <= now()) {
+            self.try_again();
         }
     }
 
@@ -387,7 +415,7 @@ impl<K: Kernel> Reconciler<K> {
     fn snapshot(&self) -> Snapshot {
         let state = if !self.pipeline.waiting_for().is_empty() {
             State::Waiting
-        } else if self.reasons.is_empty() {
+        } else if self.reasons.is_empty() && self.standing_reasons.is_empty() {
             State::Converged
         } else {
             State::Degraded
@@ -395,7 +423,12 @@ impl<K: Kernel> Reconciler<K> {
         Snapshot {
             node: self.pipeline.node_name().to_string(),
             state,
-            reasons: self.reasons.clone(),
+            reasons: self
+                .standing_reasons
+                .iter()
+                .chain(&self.reasons)
+                .cloned()
+                .collect(),
             desired: self.pipeline.desired().clone(),
             problems: self.pipeline.problems(),
             device: self.dataplane.device().to_owned(),
@@ -459,17 +492,18 @@ fn keys(touched: TouchedKeys) -> Keys {
     }
 }
 
-/// Whether nobody knows what the kernel did.
-fn is_lost(error: &StepError) -> bool {
-    match error {
+/// Whether nobody knows what the kernel did, or whether there is a device.
+fn is_lost(failure: &Failure) -> bool {
+    let is_unknown = match &failure.error {
         StepError::Kernel(error) => error.is_outcome_unknown(),
         StepError::Record(_) | StepError::NotTried(_) => false,
-    }
+    };
+    is_unknown || failure.subject == FailedSubject::Device
 }
 
-/// What is no longer known after a pass: what failed, and where the device failed every VIP of the plan.
+/// What is no longer known after a pass.
 fn failed_keys(plan: &Plan, report: &Report) -> Keys {
-    let mut keys = Keys::default();
+    let mut keys = report.untold.clone();
     for failure in &report.failed {
         match failure.subject {
             FailedSubject::VirtualServer(key) => {
@@ -478,7 +512,8 @@ fn failed_keys(plan: &Plan, report: &Report) -> Keys {
             FailedSubject::Vip(vip) => {
                 keys.vips.insert(vip);
             }
-            FailedSubject::Device => keys.vips.extend(plan.bind.keys().chain(&plan.unbind)),
+            // Everything is read again.
+            FailedSubject::Device => {}
             FailedSubject::Record => keys.virtual_servers.extend(plan.record.union(&plan.forget)),
         }
     }

@@ -1,6 +1,8 @@
 //! How and how much is logged. Logs go to standard error; nothing depends on anybody reading them.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::mpsc::{self, SyncSender};
+use std::time::Duration;
 
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
 
@@ -19,20 +21,79 @@ pub struct LogLevelError {
     source: Option<ParseError>,
 }
 
-/// Starts logging.
+/// How many lines may wait to be written; further ones are dropped.
+const WAITING_LINES: usize = 1_024;
+/// How long the end of the program waits for the last lines.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// Writes out what is left when it is dropped, if that does not take long.
+#[derive(Debug)]
+#[must_use = "the last lines are lost without it"]
+pub struct Logging {
+    finished: mpsc::Receiver<()>,
+    lines: SyncSender<Line>,
+}
+
+enum Line {
+    Text(Vec<u8>),
+    End,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        if self.lines.try_send(Line::End).is_ok() {
+            // Whether it finished or not, the program ends.
+            let _finished = self.finished.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Starts logging. Lines go to standard error on a thread of their own and are dropped where nobody reads them: a full pipe or disk
+/// must not hold up programming.
 ///
 /// # Errors
-/// When the level cannot be understood.
-pub fn start(args: &LogArgs) -> Result<(), LogLevelError> {
+/// When the level cannot be understood, or there is no thread to be had.
+pub fn start(args: &LogArgs) -> anyhow::Result<Logging> {
+    let filter = filter(&args.log_level)?;
+    let (lines, waiting) = mpsc::sync_channel(WAITING_LINES);
+    let (finish, finished) = mpsc::channel();
+    std::thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || write_lines(&waiting, &finish))?;
+    let writer = lines.clone();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(&args.log_level)?)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_env_filter(filter)
+        .with_writer(move || LineWriter(writer.clone()))
+        .log_internal_errors(false)
+        .with_ansi(io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
-    Ok(())
+    Ok(Logging { finished, lines })
+}
+
+fn write_lines(waiting: &mpsc::Receiver<Line>, finish: &mpsc::Sender<()>) {
+    while let Ok(Line::Text(line)) = waiting.recv() {
+        // There is nowhere to complain to.
+        drop(io::stderr().write_all(&line));
+    }
+    let _heard = finish.send(());
+}
+
+/// Hands each line on and never waits.
+struct LineWriter(SyncSender<Line>);
+
+impl io::Write for LineWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A line that nobody can take is lost.
+        drop(self.0.try_send(Line::Text(line.to_vec())));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn filter(level: &str) -> Result<EnvFilter, LogLevelError> {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::fs::Mode;
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,7 @@ use crate::commands::{Exit, Failure, Outcome, host};
 use crate::config::{self, HostConfig};
 use crate::control::{self, Answers};
 use crate::dataplane::kernel::LinuxKernel;
+use crate::dataplane::sysctl;
 use crate::lock::Locks;
 use crate::pipeline::Pipeline;
 use crate::reconcile::{Input, Reconciler, Timing};
@@ -29,7 +31,9 @@ use crate::{stats, telemetry};
 
 /// How many inputs may wait for the loop.
 const WAITING_INPUTS: usize = 64;
-/// How often the manifests are looked at.
+/// How many clients of the control socket are answered at a time; others wait.
+const MOST_CLIENTS: usize = 16;
+/// How often the manifests are looked at. They are read once they look the same twice.
 const POLL: Duration = Duration::from_millis(250);
 
 /// Runs the command.
@@ -37,7 +41,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// # Errors
 /// When weir cannot start, or a part of it ended.
 pub fn run(args: RunArgs) -> Outcome {
-    telemetry::start(&args.log)?;
+    let logging = telemetry::start(&args.log)?;
     let host = HostConfig::try_from(args.host)?;
     let node_name = config::node_name(args.node)?;
     let timing = Timing {
@@ -57,9 +61,12 @@ pub fn run(args: RunArgs) -> Outcome {
         version = env!("CARGO_PKG_VERSION"),
         "starting"
     );
+    // What weir writes is for its own user alone, whatever it inherited.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let reconciler = Reconciler::new(pipeline, host::dataplane(&host)?, timing);
     let outcome = runtime.block_on(supervise(host, reconciler, manifests, events));
     drop(locks);
+    drop(logging);
     outcome
 }
 
@@ -105,6 +112,7 @@ async fn supervise(
     events: Vec<Event>,
 ) -> Outcome {
     reconciler.probe().map_err(host::observe_failure)?;
+    reconciler.set_standing_reasons(kernel_settings());
     let listener = control::listen(&host.run_dir).with_context(|| {
         format!(
             "cannot make the control socket in {}",
@@ -137,6 +145,19 @@ async fn supervise(
     outcome
 }
 
+/// Sets what IPVS must be set to; tells what could not be, which stays true until somebody else does it.
+fn kernel_settings() -> Vec<String> {
+    let (changed, failed) = sysctl::set();
+    for name in changed {
+        info!("{name} is set to 1");
+    }
+    failed
+        .iter()
+        .map(|error| crate::error_chain(error))
+        .inspect(|reason| warn!("{reason}"))
+        .collect()
+}
+
 fn ended(name: &str) -> Failure {
     anyhow::anyhow!("the thread {name} ended; the kernel keeps what is programmed").into()
 }
@@ -161,14 +182,17 @@ impl Edge {
                 _ = terminate.recv() => return Ok(stopped("SIGTERM")),
                 _ = interrupt.recv() => return Ok(stopped("SIGINT")),
                 _ = hangup.recv() => self.reload().await?,
-                _ = poll.tick() => if self.manifests.changed() {
+                _ = poll.tick() => if self.manifests.settled_change() {
                     self.reload().await?;
                 },
-                accepted = self.listener.accept() => match accepted {
+                accepted = self.listener.accept(), if self.clients.len() < MOST_CLIENTS => match accepted {
                     Ok((stream, _)) => {
                         self.clients.spawn(control::serve(stream, self.answers.clone()));
                     }
-                    Err(error) => warn!("cannot take a client on the control socket: {error}"),
+                    Err(error) => {
+                        warn!("cannot take a client on the control socket: {error}");
+                        tokio::time::sleep(POLL).await;
+                    }
                 },
                 Some(_) = self.clients.join_next() => {}
             }

@@ -243,6 +243,9 @@ impl Log {
         lines: Vec<Line>,
         recorded: &BTreeSet<VirtualServerKey>,
     ) -> io::Result<usize> {
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
         let temporary = self.path.with_extension("new");
         let header = Header {
             version: VERSION,
@@ -453,6 +456,7 @@ mod tests {
     fn a_record_that_cannot_be_written_stays_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let (mut record, _) = Record::open(&directory.path().join("absent"), scope("a")).unwrap();
+        std::fs::write(directory.path().join("absent"), "a file is in the way").unwrap();
         assert!(record.add(&[key("192.0.2.7")].into()).is_err());
         assert!(record.ownership().recorded.is_empty());
     }

@@ -81,13 +81,30 @@ impl Outside {
 
 /// Runs the loop on this thread, as `weir run` does on one of its own, and what is outside on another; tells how many changes the
 /// kernel saw.
-fn run<F>(mut kernel: FakeKernel, outside: impl FnOnce(Outside) -> F + Send) -> u32
+fn run<F>(kernel: FakeKernel, outside: impl FnOnce(Outside) -> F + Send) -> u32
 where
     F: Future<Output = ()>,
 {
-    let changes = Rc::new(Cell::new(0));
+    run_and_look(kernel, outside).0
+}
+
+/// As [`run`]; also tells how many virtual servers and VIPs the kernel held after the last change.
+fn run_and_look<F>(
+    mut kernel: FakeKernel,
+    outside: impl FnOnce(Outside) -> F + Send,
+) -> (u32, (usize, usize))
+where
+    F: Future<Output = ()>,
+{
+    let changes = Rc::new(Cell::new((0, (0, 0))));
     let seen = Rc::clone(&changes);
-    kernel.watch(move |_| seen.set(seen.get() + 1));
+    kernel.watch(move |kernel| {
+        let vips = kernel
+            .links
+            .get("dummy-weir0")
+            .map_or(0, |link| link.addresses.len());
+        seen.set((seen.get().0 + 1, (kernel.virtual_servers.len(), vips)));
+    });
     let pipeline = Pipeline::new("node-a", Settings::default());
     let dataplane = Dataplane::new(kernel, "dummy-weir0".to_owned(), Record::in_memory());
     let reconciler = Reconciler::new(pipeline, dataplane, Timing::default());
@@ -338,4 +355,79 @@ fn a_change_costs_what_changed_however_large_the_cluster() {
     for services in [1_000, 10_000] {
         assert_eq!(costs(services), expected, "{services} Services");
     }
+}
+
+/// Several Services, told at once.
+fn several(services: u32) -> Vec<Event> {
+    let (all, slices): (Vec<_>, Vec<_>) = (1..=services)
+        .map(|number| numbered(number, &[1, 2]))
+        .unzip();
+    let read = |one| parse::service(one, "a test").unwrap();
+    let read_slice = |one| parse::endpoint_slice(one, "a test").unwrap();
+    vec![
+        Event::Services(Change::Replaced(all.iter().map(read).collect())),
+        Event::EndpointSlices(Change::Replaced(slices.iter().map(read_slice).collect())),
+        Event::Endpoints(Change::Replaced(Vec::new())),
+        Event::Nodes(Change::Replaced(Vec::new())),
+    ]
+}
+
+/// Whatever exchange fails as a whole, and however: when weir says it has converged, everything is there.
+#[test]
+fn a_failed_exchange_leaves_nothing_undone_behind_converged() {
+    type Matches = fn(&Operation) -> bool;
+    let exchanges: [Matches; 5] = [
+        |operation| matches!(operation, Operation::Ipvs(_)),
+        |operation| matches!(operation, Operation::Address(_)),
+        |operation| matches!(operation, Operation::ReadLink),
+        |operation| matches!(operation, Operation::ReadAddresses),
+        |operation| matches!(operation, Operation::ChangeLink),
+    ];
+    for (number, matches) in exchanges.into_iter().enumerate() {
+        for injected in [
+            Injected::Refused(ENOMEM),
+            Injected::NotSent,
+            Injected::LostBefore,
+            Injected::LostAfter,
+        ] {
+            for skipped in 0..3 {
+                let mut kernel = FakeKernel::default();
+                let mut seen = 0;
+                kernel.fail_when(move |operation| {
+                    seen += u32::from(matches(operation));
+                    (matches(operation) && seen == skipped + 1).then_some(injected)
+                });
+                let (_, held) = run_and_look(kernel, |outside| async move {
+                    outside.tell(several(5)).await;
+                    outside.until(State::Converged).await;
+                });
+                let case = format!("exchange {number}, {injected:?}, after {skipped}");
+                assert_eq!(held, (7, 5), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_degraded_and_asked_for_with_backoff() {
+    let mut kernel = FakeKernel::default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    kernel.fail_when(move |operation| {
+        let fails = matches!(operation, Operation::ChangeLink);
+        counted.fetch_add(usize::from(fails), Ordering::SeqCst);
+        fails.then_some(Injected::Refused(EPERM))
+    });
+    run(kernel, |outside| async move {
+        // Nothing to bind: the device alone is missing.
+        outside.tell(several(0)).await;
+        for _ in 0..5 {
+            assert_eq!(outside.ask().await.state, State::Degraded);
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(
+            asked.load(Ordering::SeqCst) <= 3,
+            "it is asked for again and again"
+        );
+    });
 }

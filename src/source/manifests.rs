@@ -30,6 +30,8 @@ pub struct Manifests {
     roots: Vec<Root>,
     /// What the files looked like before they were last read.
     seen: Option<Vec<Fingerprint>>,
+    /// What they looked like when they were last looked at.
+    last_look: Option<Vec<Fingerprint>>,
 }
 
 /// One of the paths that were asked for.
@@ -56,7 +58,11 @@ impl Manifests {
                 });
             }
         }
-        Self { roots, seen: None }
+        Self {
+            roots,
+            seen: None,
+            last_look: None,
+        }
     }
 
     /// Reads everything. The events replace all four kinds, then say what there is to say about the files.
@@ -97,6 +103,16 @@ impl Manifests {
     /// pass. Costs a `stat` of each file.
     pub fn changed(&self) -> bool {
         self.seen.as_ref() != Some(&self.fingerprints())
+    }
+
+    /// Like [`Self::changed`], but only once the files look the same as at the last call: a file that is being written in place
+    /// is cut off anywhere, and what stands before the cut is often a whole manifest of less.
+    pub fn settled_change(&mut self) -> bool {
+        let now = self.fingerprints();
+        let settled = self.last_look.as_ref() == Some(&now);
+        let changed = self.seen.as_ref() != Some(&now);
+        self.last_look = Some(now);
+        changed && settled
     }
 
     fn fingerprints(&self) -> Vec<Fingerprint> {

@@ -1,8 +1,12 @@
 //! When weir cannot work it says why, what to do about it, and how it ended.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::node::{Node, Result, TUTORIAL, said};
+use crate::node::{Node, Result, TUTORIAL, pause, said};
 
 #[test]
 fn without_permission_the_remedy_is_named() -> Result<()> {
@@ -139,6 +143,81 @@ fn a_file_that_turns_bad_keeps_its_last_good_content() -> Result<()> {
             .iter()
             .any(|line| line.contains("10.105.110.237"))
     );
+    Ok(())
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() -> Result<()> {
+    println!("::covers ipv4 tcp");
+    for log in ["/dev/full", "an unread pipe"] {
+        let node = Node::new(&TUTORIAL)?;
+        // The other end of the pipe is kept and never read.
+        let (reader, stderr) = if log == "/dev/full" {
+            (None, Stdio::from(File::options().write(true).open(log)?))
+        } else {
+            let (reader, writer) = std::io::pipe()?;
+            (Some(reader), Stdio::from(writer))
+        };
+        let mut command = node.command(&["run", "--node-name", "ubuntu0", "--log-level", "trace"]);
+        command
+            .arg("--manifests")
+            .arg(node.manifests())
+            .stderr(stderr)
+            .stdin(Stdio::null());
+        let mut child = command.spawn()?;
+        node.until("weir has converged", || {
+            Ok(node.weir(&["status", "--brief"])?.code == 0)
+        })?;
+        for _ in 0..5 {
+            std::fs::remove_file(node.manifests().join("nginx-nodeport.yaml"))?;
+            let rendered = node.rendered("ubuntu0")?;
+            node.until("the kernel follows", || Ok(node.ipvsadm()? == rendered))?;
+            node.write("nginx-nodeport.yaml", TUTORIAL[2].1)?;
+            let rendered = node.rendered("ubuntu0")?;
+            node.until("the kernel follows", || Ok(node.ipvsadm()? == rendered))?;
+        }
+        node.ok("kill", [child.id().to_string()])?;
+        let mut status = None;
+        node.until("weir ends", || {
+            status = child.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "{log}");
+        drop(reader);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pipe_among_the_manifests_holds_up_nothing() -> Result<()> {
+    let node = Node::new(&TUTORIAL)?;
+    node.ok("mkfifo", [node.manifests().join("pipe.yaml")])?;
+    let mut weir = node.start("ubuntu0")?;
+    node.ok("mkfifo", [node.manifests().join("another.yaml")])?;
+    std::fs::remove_file(node.manifests().join("nginx-nodeport.yaml"))?;
+    let rendered = node.rendered("ubuntu0")?;
+    node.until("the kernel follows", || Ok(node.ipvsadm()? == rendered))?;
+    assert_eq!(weir.terminate()?.code(), Some(0), "{}", weir.log());
+    Ok(())
+}
+
+#[test]
+fn a_manifest_that_is_being_written_is_read_when_it_is_whole() -> Result<()> {
+    println!("::covers ipv4 tcp");
+    let node = Node::new(&TUTORIAL)?;
+    let _weir = node.start("ubuntu0")?;
+    let before = node.ipvsadm()?;
+    // As a program does that writes in place, a piece at a time. No piece is late enough to look like the end.
+    let text = TUTORIAL[1].1;
+    let mut file = File::create(node.manifests().join(TUTORIAL[1].0))?;
+    for piece in text.as_bytes().chunks(text.len() / 12) {
+        file.write_all(piece)?;
+        assert_eq!(node.ipvsadm()?, before);
+        pause(Duration::from_millis(100));
+    }
+    drop(file);
+    pause(Duration::from_millis(700));
+    assert_eq!(node.ipvsadm()?, before);
     Ok(())
 }
 

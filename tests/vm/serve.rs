@@ -1,6 +1,7 @@
 //! Clients reach the endpoints through the virtual address, while endpoints come and go.
 
 use std::collections::BTreeMap;
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -232,4 +233,98 @@ fn kill_again_and_again(node: &Node, addresses: &Addresses, sets: &[&[usize]]) -
         weir.kill()?;
     }
     Ok(())
+}
+
+/// IPVS keeps a UDP flow on its server for as long as packets come. When the server goes, the next packet must find another.
+#[test]
+fn a_udp_client_is_not_left_with_an_endpoint_that_is_gone() -> Result<()> {
+    for addresses in [&V4, &V6] {
+        println!("::covers {} udp", addresses.family);
+        let node = addresses.node("udp", 2)?;
+        let manifest = |pod| {
+            addresses
+                .manifest(&[pod])
+                .replace("port: 8080", "port: 8080, protocol: UDP")
+        };
+        let manifest = |pod| manifest(pod).replace("[{port: 80}]", "[{port: 80, protocol: UDP}]");
+        node.write("web.yaml", &manifest(1))?;
+        let _weir = node.start("node-a")?;
+        assert_eq!(
+            std::fs::read_to_string("/proc/sys/net/ipv4/vs/expire_nodest_conn")?.trim(),
+            "1"
+        );
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            let done = &done;
+            for pod in ["udp-1", "udp-2"] {
+                scope.spawn(move || {
+                    inside(pod, || answer_datagrams(pod, done)).map_err(|error| error.to_string())
+                });
+            }
+            let asked = inside("udp-client", || {
+                ask_datagrams(&addresses.frontend(), |answers| {
+                    if answers == 3 {
+                        node.write("web.yaml", &manifest(2))
+                            .map_err(|error| error.to_string())
+                    } else {
+                        Ok(())
+                    }
+                })
+            });
+            done.store(true, Ordering::SeqCst);
+            asked??;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn answer_datagrams(name: &str, done: &AtomicBool) {
+    let socket = UdpSocket::bind("[::]:80").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let mut buffer = [0; 64];
+    while !done.load(Ordering::SeqCst) {
+        if let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            socket.send_to(name.as_bytes(), client).unwrap();
+        }
+    }
+}
+
+/// Asks from one port, every 50 ms: `udp-1` first, until `udp-2` answers.
+fn ask_datagrams(
+    frontend: &str,
+    after: impl Fn(u32) -> std::result::Result<(), String>,
+) -> std::result::Result<(), String> {
+    let unspecified = if frontend.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
+    let socket = UdpSocket::bind(unspecified).map_err(|error| error.to_string())?;
+    socket
+        .connect(frontend)
+        .map_err(|error| error.to_string())?;
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .map_err(|error| error.to_string())?;
+    let (started, mut answers, mut buffer) = (now(), 0, [0; 64]);
+    while started.elapsed() < DEADLINE {
+        // Before the server listens this is refused.
+        drop(socket.send(b"who is there?"));
+        if let Ok(length) = socket.recv(&mut buffer) {
+            answers += 1;
+            after(answers)?;
+            if buffer.get(..length) == Some(b"udp-2") {
+                return if answers > 3 {
+                    Ok(())
+                } else {
+                    Err("udp-1 never answered".to_owned())
+                };
+            }
+            pause(Duration::from_millis(50));
+        }
+    }
+    Err(format!("only {answers} answers, and none from udp-2"))
 }

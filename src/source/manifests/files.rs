@@ -44,13 +44,15 @@ pub(super) fn find(path: &Path) -> Result<Found, ManifestError> {
     Ok(Found::Directory(paths))
 }
 
-/// The manifests in a directory: by their ending, not hidden, no directories.
+/// The manifests in a directory: by their ending, not hidden, regular files. A pipe there would hold up everything for as long as
+/// nobody writes to it.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         // One that cannot be examined is kept, so that reading it says why.
-        if is_manifest(&path) && !path.is_dir() {
+        let is_special = fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file());
+        if is_manifest(&path) && !is_special {
             paths.push(path);
         }
     }
@@ -67,14 +69,14 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 /// A file or directory and what `stat` says of it; `None` if it says nothing.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     path: PathBuf,
     stat: Option<Stat>,
 }
 
 /// What changes when a file is written, replaced or given other permissions.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Stat {
     device: u64,
     inode: u64,
