@@ -213,6 +213,7 @@ async fn status(answers: &Answers) -> io::Result<StatusDocument> {
         vips: Some(snapshot.vips.into_iter().collect()),
         last_pass: snapshot.last_pass,
         desired: (snapshot.state != State::Waiting).then_some(&snapshot.desired),
+        draining: snapshot.draining,
         problems: &snapshot.problems,
     };
     Ok(StatusDocument::new(context, entries))

@@ -76,9 +76,9 @@ impl Draining {
         self.deadlines.keys().map(|(key, _)| *key).collect()
     }
 
-    /// Whether nothing drains.
-    pub fn is_empty(&self) -> bool {
-        self.deadlines.is_empty()
+    /// All real servers that drain.
+    pub fn servers(&self) -> BTreeSet<Server> {
+        self.deadlines.keys().copied().collect()
     }
 
     /// Takes over what a plan has changed.

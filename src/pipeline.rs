@@ -25,6 +25,10 @@ pub struct Pipeline {
 impl Pipeline {
     /// Nothing known yet, for the node of this name.
     pub fn new(node_name: &str, settings: Settings) -> Self {
+        let mut desired = Desired::new();
+        desired
+            .virtual_servers
+            .retain(|key, _| settings.families.contains(&key.family()));
         Self {
             settings,
             facts: NodeFacts {
@@ -33,7 +37,7 @@ impl Pipeline {
             },
             store: Store::default(),
             claims: ClaimIndex::default(),
-            desired: Desired::new(),
+            desired,
         }
         .with_node_facts()
     }

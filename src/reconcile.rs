@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::arbitrate::Desired;
 use crate::dataplane::{Dataplane, Kernel, ObserveError, Observed, StepError};
 use crate::diff::{Basis, Keys, Scope, adopted, diff};
-use crate::drain::{BootTime, Clock, DEFAULT_TIMEOUT, Draining};
+use crate::drain::{BootTime, Clock, DEFAULT_TIMEOUT, Draining, Server};
 use crate::model::Problems;
 use crate::pipeline::Pipeline;
 use crate::plan::{FailedSubject, Failure, Plan, Report};
@@ -61,6 +61,9 @@ impl Default for Timing {
 /// How long an audit cycle takes unless `--audit-cycle` says otherwise.
 pub const DEFAULT_AUDIT_CYCLE: Duration = Duration::from_secs(60);
 
+/// How many failed steps of a pass are named.
+const MOST_REASONS: usize = 20;
+
 /// What reaches the loop.
 #[derive(Debug)]
 pub enum Input {
@@ -87,6 +90,8 @@ pub struct Snapshot {
     pub device: String,
     /// The addresses believed to be on it.
     pub vips: Vec<IpAddr>,
+    /// Real servers that drain.
+    pub draining: BTreeSet<Server>,
     /// The last pass that had something to do.
     pub last_pass: Option<PassDocument>,
 }
@@ -367,7 +372,16 @@ impl<K: Kernel> Reconciler<K> {
             });
         }
         if !report.is_success() {
-            self.reasons = report.failed.iter().map(ToString::to_string).collect();
+            self.reasons = report
+                .failed
+                .iter()
+                .take(MOST_REASONS)
+                .map(ToString::to_string)
+                .collect();
+            let more = report.failed.len().saturating_sub(MOST_REASONS);
+            if more > 0 {
+                self.reasons.push(format!("and {more} more steps failed"));
+            }
             self.try_again();
         } else if !unknown {
             self.reasons.clear();
@@ -407,7 +421,7 @@ impl<K: Kernel> Reconciler<K> {
             milliseconds,
             "pass"
         );
-        for failure in &report.failed {
+        for failure in report.failed.iter().take(MOST_REASONS) {
             warn!("failed: {failure}; it is retried");
         }
     }
@@ -436,6 +450,7 @@ impl<K: Kernel> Reconciler<K> {
                 Knowledge::Believed { observed, .. } => observed.vips.keys().copied().collect(),
                 Knowledge::Unknown => self.pipeline.desired().vips.iter().copied().collect(),
             },
+            draining: self.draining.servers(),
             last_pass: self.last_pass.clone(),
         }
     }

@@ -16,7 +16,7 @@ use ipvs::{
 };
 
 use crate::model::{
-    Kind, Note, Problems, Service, ServicePort, ServiceType, Subject, TrafficPolicy,
+    Finding, Kind, Note, Problems, Service, ServicePort, ServiceType, Subject, TrafficPolicy,
 };
 use crate::store::ServiceView;
 use crate::store::claims::{Claims, Frontend, FrontendClaim, Masquerade, Serving};
@@ -31,6 +31,8 @@ use endpoints::Selection;
 pub struct Settings {
     /// The scheduler of Services that name none.
     pub scheduler: Scheduler,
+    /// Families that the node's kernel has; one that is disabled (`ipv6.disable=1`) can neither be balanced nor bound.
+    pub families: BTreeSet<Family>,
     /// Ranges of the cluster's pods; for a family without any, the Node's own ranges count.
     pub cluster_cidrs: Vec<IpNet>,
 }
@@ -39,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             scheduler: Scheduler::RoundRobin,
+            families: [Family::Ipv4, Family::Ipv6].into(),
             cluster_cidrs: Vec::new(),
         }
     }
@@ -67,8 +70,17 @@ pub fn resolve(view: &ServiceView<'_>, node: &NodeFacts, settings: &Settings) ->
         return claims;
     }
     for address in &service.cluster_ips {
-        claims.vips.insert(*address);
         let family = Family::of(*address);
+        if !settings.families.contains(&family) {
+            claims.problems.findings.push(Finding {
+                subject: Subject::Object(Kind::Service, service.name.clone()),
+                field: "spec.clusterIPs".to_owned(),
+                problem: format!("{address} is {family}, which this node's kernel has disabled"),
+                consequence: "it is not served on this node".to_owned(),
+            });
+            continue;
+        }
+        claims.vips.insert(*address);
         for port in &service.ports {
             let (serving, local) = serving(view, port, family, node);
             note_nothing_to_serve(service, port, family, &serving, &mut claims.problems);

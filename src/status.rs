@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use ipvs::VirtualServerKey;
 use ipvs::proc::{Entry, Subject};
-use ipvs::{VirtualServerKey, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::arbitrate::{Desired, DesiredVirtualServer};
 use crate::document::{API_VERSION, origin_text};
+use crate::drain::Server;
 use crate::model::Problems;
 use crate::model::finding::{FindingDocument, NoteDocument};
 
@@ -88,6 +89,8 @@ pub struct PassDocument {
 pub enum Purpose {
     /// A Service's frontend.
     Service,
+    /// No longer wanted: its real servers drain.
+    Draining,
     /// weir's own, without real servers: it keeps the kernel's IPVS hooks registered.
     Inert,
     /// Not weir's, or no longer wanted, or nobody knows: weir is down, or has not read the cluster yet.
@@ -163,6 +166,8 @@ pub struct Context<'a> {
     pub last_pass: Option<PassDocument>,
     /// What should be; `None` while weir is down or has not read the cluster whole.
     pub desired: Option<&'a Desired>,
+    /// Real servers that drain.
+    pub draining: BTreeSet<Server>,
     /// Findings and notes.
     pub problems: &'a Problems,
 }
@@ -314,6 +319,7 @@ impl StatusDocument {
         for server in servers {
             let service = match server.purpose {
                 Purpose::Service => server.service.as_str(),
+                Purpose::Draining => "(goes when its connections end)",
                 Purpose::Inert => "(inert: keeps IPVS's hooks)",
                 Purpose::Other => match self.state {
                     State::Waiting | State::Down => "",
@@ -408,26 +414,31 @@ fn virtual_server(context: &Context<'_>, entry: &Entry) -> VirtualServerStatus {
                 protocol: protocol.to_string(),
                 service,
                 port_name,
-                purpose: purpose(wanted, &key),
+                purpose: purpose(context, wanted, &key),
                 vip: vip(context, address),
-                real_servers: real_servers(entry, wanted),
+                real_servers: real_servers(context, entry, Some(key)),
                 ..base
             }
         }
         Subject::Address(VirtualServerKey::Mark { mark, .. }) | Subject::Mark(mark) => {
             VirtualServerStatus {
                 address: mark.to_string(),
-                real_servers: real_servers(entry, None),
+                real_servers: real_servers(context, entry, None),
                 ..base
             }
         }
     }
 }
 
-fn purpose(wanted: Option<&DesiredVirtualServer>, key: &VirtualServerKey) -> Purpose {
+fn purpose(
+    context: &Context<'_>,
+    wanted: Option<&DesiredVirtualServer>,
+    key: &VirtualServerKey,
+) -> Purpose {
     match wanted {
         Some(wanted) if wanted.origin.is_some() => Purpose::Service,
         _ if crate::arbitrate::inert().any(|inert| inert == *key) => Purpose::Inert,
+        None if context.draining.iter().any(|(of, _)| of == key) => Purpose::Draining,
         _ => Purpose::Other,
     }
 }
@@ -440,7 +451,11 @@ fn vip(context: &Context<'_>, address: IpAddr) -> Option<VipDocument> {
     })
 }
 
-fn real_servers(entry: &Entry, wanted: Option<&DesiredVirtualServer>) -> Vec<RealServerStatus> {
+fn real_servers(
+    context: &Context<'_>,
+    entry: &Entry,
+    of: Option<VirtualServerKey>,
+) -> Vec<RealServerStatus> {
     let mut servers: Vec<_> = entry
         .real_servers
         .iter()
@@ -450,8 +465,7 @@ fn real_servers(entry: &Entry, wanted: Option<&DesiredVirtualServer>) -> Vec<Rea
             weight: server.weight.0,
             active: server.active,
             inactive: server.inactive,
-            draining: server.weight == Weight::QUIESCED
-                && wanted.is_some_and(|wanted| !wanted.real_servers.contains_key(&server.key)),
+            draining: of.is_some_and(|of| context.draining.contains(&(of, server.key))),
         })
         .collect();
     servers.sort_by_key(|server| (server.address, server.port));

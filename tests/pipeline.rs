@@ -160,3 +160,35 @@ fn a_service_without_anything_to_serve_it_is_noted() {
     let vip = support::address("192.0.2.10").unwrap();
     assert!(pipeline.desired().vips.contains(&vip));
 }
+
+#[test]
+fn a_family_that_the_kernel_lacks_costs_its_addresses_alone() {
+    let settings = Settings {
+        families: [ipvs::Family::Ipv4].into(),
+        ..Settings::default()
+    };
+    let mut pipeline = Pipeline::new(support::OWN_NODE, settings);
+    let web = service("web", &["192.0.2.10", "2001:db8::10"], &["http:80/TCP"]).unwrap();
+    let slices = slice("web-1", "web", &["http:8080/TCP"], &["198.51.100.1"]).unwrap();
+    pipeline.apply([
+        Event::Services(Change::Replaced(vec![parsed("web", web)])),
+        Event::EndpointSlices(Change::Replaced(vec![parsed("web-1", slices)])),
+        Event::Endpoints(Change::Replaced(Vec::new())),
+        Event::Nodes(Change::Replaced(Vec::new())),
+    ]);
+    let desired = pipeline.desired();
+    assert_eq!(desired.vips, ["192.0.2.10".parse().unwrap()].into());
+    // The Service's, and the inert one.
+    assert_eq!(desired.virtual_servers.len(), 2);
+    assert!(
+        desired
+            .virtual_servers
+            .keys()
+            .all(|key| key.family() == ipvs::Family::Ipv4)
+    );
+    let findings = pipeline.problems().findings;
+    let said: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    let expected = "Service default/web: spec.clusterIPs: 2001:db8::10 is IPv6, which this node's kernel has disabled; \
+                    it is not served on this node";
+    assert_eq!(said, [expected]);
+}

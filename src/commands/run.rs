@@ -2,10 +2,12 @@
 //!
 //! Any part that ends ends the process, with the cause. The kernel stays as it is: what is programmed goes on without us.
 
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ipvs::Family;
 use rustix::fs::Mode;
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
@@ -54,7 +56,7 @@ pub fn run(args: RunArgs) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let pipeline = Pipeline::new(&node_name, Settings::default());
+    let pipeline = Pipeline::new(&node_name, settings());
     info!(
         node = node_name,
         device = host.device,
@@ -143,6 +145,16 @@ async fn supervise(
     reconcile.join().await;
     counters.join().await;
     outcome
+}
+
+/// With `ipv6.disable=1` the kernel refuses every virtual server and address of IPv6.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        info!("the kernel has no IPv6");
+        settings.families.remove(&Family::Ipv6);
+    }
+    settings
 }
 
 /// Sets what IPVS must be set to; tells what could not be, which stays true until somebody else does it.

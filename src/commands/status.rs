@@ -69,6 +69,7 @@ fn kernel_alone(host: &HostConfig, why: &AskError) -> StatusDocument {
         vips,
         last_pass: None,
         desired: None,
+        draining: BTreeSet::new(),
         problems: &Problems::default(),
     };
     StatusDocument::new(context, entries)

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipvs::proc::RealServerEntry;
 use ipvs::{
     ForwardMethod, Protocol, RealServerConfig, RealServerKey, Scheduler, VirtualServerConfig,
+    Weight,
 };
 use serde_json::Value;
 
@@ -128,6 +129,7 @@ fn context<'a>(state: State, desired: Option<&'a Desired>, problems: &'a Problem
         ),
         last_pass: None,
         desired,
+        draining: BTreeSet::new(),
         problems,
     }
 }
@@ -295,20 +297,46 @@ fn json_has_the_promised_fields_and_no_others() {
 }
 
 #[test]
-fn a_quiesced_server_that_is_not_wanted_drains() {
-    let web = |reals: &[(&str, u32, u32, u32)]| {
-        let document = converged(vec![entry(at(Protocol::Tcp, "192.0.2.10:80"), reals)]);
-        servers(&document)[0]
-            .real_servers
-            .iter()
-            .map(|real| real.draining)
-            .collect::<Vec<_>>()
+fn what_drains_is_what_the_loop_waits_for() {
+    let (web, gone) = (
+        key(Protocol::Tcp, "192.0.2.10:80"),
+        key(Protocol::Tcp, "192.0.2.99:80"),
+    );
+    let leaving = real_key("198.51.100.2:8080");
+    let entries = vec![
+        entry(
+            Subject::Address(web),
+            &[
+                ("198.51.100.1:8080", 0, 0, 0),
+                ("198.51.100.2:8080", 0, 5, 0),
+            ],
+        ),
+        entry(Subject::Address(gone), &[("198.51.100.2:8080", 0, 1, 0)]),
+    ];
+    let desired = desired();
+    let problems = Problems::default();
+    let context = Context {
+        draining: [(web, leaving), (gone, leaving)].into(),
+        ..context(State::Converged, Some(&desired), &problems)
     };
-    // Wanted with weight 1, wanted and quiesced by somebody, unwanted and quiesced, unwanted and still taking connections.
-    assert_eq!(web(&[("198.51.100.1:8080", 1, 0, 0)]), [false]);
-    assert_eq!(web(&[("198.51.100.1:8080", 0, 0, 0)]), [false]);
-    assert_eq!(web(&[("198.51.100.2:8080", 0, 5, 0)]), [true]);
-    assert_eq!(web(&[("198.51.100.2:8080", 1, 5, 0)]), [false]);
+    let document = StatusDocument::new(context, Some(entries));
+    let draining: Vec<Vec<bool>> = servers(&document)
+        .iter()
+        .map(|server| {
+            server
+                .real_servers
+                .iter()
+                .map(|real| real.draining)
+                .collect()
+        })
+        .collect();
+    // Quiesced by somebody else is not draining.
+    assert_eq!(draining, [vec![false, true], vec![true]]);
+    assert_eq!(servers(&document)[0].purpose, Purpose::Service);
+    assert_eq!(servers(&document)[1].purpose, Purpose::Draining);
+    let (_, rows) = header_and_rows(&document.table(false));
+    assert!(rows.contains("(goes when its connections end)"), "{rows}");
+    assert!(rows.contains("draining"), "{rows}");
 }
 
 #[test]
